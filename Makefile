@@ -1,0 +1,54 @@
+# Stockcast. `make help` says what there is.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := $(BIN)/python
+STAMP := .venv/.installed
+
+.PHONY: help setup demo live test test-quick lint format bench nightly lock clean
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: $(STAMP) ## virtual environment, jars, console script
+
+$(STAMP): requirements.lock setup.cfg pyproject.toml conf/ivy/ivy.xml conf/ivy/jars.sha256 conf/spark-defaults.conf
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, found " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	@test -x $(RUN) || { echo "creating .venv ..."; $(PYTHON) -m venv .venv; }
+	@echo "installing the pinned Python packages (a few minutes the first time) ..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index -e .
+	@$(RUN) -m pipelines.operations.jars
+	@touch $@
+
+demo: setup ## a fresh chain, from events to forecasts, flags and orders; ends by itself
+	@$(BIN)/stockcast demo
+
+live: setup ## the same chain kept running, until Ctrl-C
+	@$(BIN)/stockcast live
+
+nightly: setup ## what the scheduler calls: aggregate, train, promote, plan
+	@$(RUN) jobs/nightly.py
+
+test: setup ## all tests, with a real broker, Spark and MLflow
+	@$(BIN)/pytest tests
+
+test-quick: setup ## the tests that need neither Spark nor a broker
+	@$(BIN)/pytest tests/unit
+
+lint: setup ## ruff and mypy
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+format: setup ## let ruff mend what it can
+	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+bench: setup ## measure against the peers; tables go to bench/RESULTS.md
+	@$(RUN) -m bench
+
+lock: ## pin the packages named in setup.cfg anew (needs uv)
+	@uv pip compile setup.cfg --extra dev --generate-hashes --universal --python-version 3.11 --no-header --no-annotate -o requirements.lock
+	@sed -i '1i # Every package of the runtime and of development, pinned and hashed. Made by `make lock` from setup.cfg.' requirements.lock
+
+clean: ## remove what setup and the demo made
+	@rm -rf .venv .jars .stockcast build *.egg-info

@@ -1,0 +1,1 @@
+"""Names that outsiders rely on: topics, event fields, tables. Stated once, used everywhere."""

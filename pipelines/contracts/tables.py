@@ -1,0 +1,426 @@
+"""Delta tables under `$STOCKCAST_HOME/tables/`: name, schema, partitioning. Arrow schemas are the one form;
+Spark's are derived from them in `pipelines.io`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+TIME = pa.timestamp("us", tz="UTC")
+MONEY = pa.decimal128(18, 2)
+HEADERS = pa.list_(pa.struct([pa.field("key", pa.string()), pa.field("value", pa.binary())]))
+
+QUANTILES = (0.05, 0.10, 0.25, 0.50, 0.75, 0.90, 0.95)
+QUANTILE_COLUMNS = tuple(f"q{round(100 * p):02d}" for p in QUANTILES)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A Delta table: `name` is its path below the tables folder, `owner` the job that writes it."""
+
+    name: str
+    schema: pa.Schema
+    owner: str
+    partition_by: tuple[str, ...] = ()
+
+
+def _schema(**columns: pa.DataType) -> pa.Schema:
+    return pa.schema([pa.field(name, type_) for name, type_ in columns.items()])
+
+
+def _text(names: str) -> dict[str, pa.DataType]:
+    return {name: pa.string() for name in names.split()}
+
+
+_ORIGIN: dict[str, pa.DataType] = {
+    "topic": pa.string(),
+    "partition": pa.int32(),
+    "offset": pa.int64(),
+}
+_RECORDED: dict[str, pa.DataType] = {
+    **_ORIGIN,
+    "kafka_timestamp": TIME,
+    "ingested_at": TIME,
+    "sequence": pa.int64(),
+    "payload_hash": pa.int64(),
+}
+"""Columns of every validated event: where it came from, its place in the one order in which Stockcast
+took events in (`sequence`, shared by the three silver event tables), and a hash of what it says."""
+
+INGEST, DEMAND, TRAINING, PLANNING, RESTOCK, CATALOG = (
+    "ingest_events",
+    "aggregate_demand",
+    "train_forecasts",
+    "plan_inventory",
+    "restock",
+    "load_catalog",
+)
+
+BRONZE_EVENTS = Table(
+    "bronze/events",
+    _schema(
+        **_ORIGIN,
+        kafka_timestamp=TIME,
+        key=pa.binary(),
+        value=pa.binary(),
+        headers=HEADERS,
+        ingested_at=TIME,
+    ),
+    INGEST,
+)
+
+STOCK_MOVEMENTS = Table(
+    "silver/stock_movements",
+    _schema(
+        event_id=pa.string(),
+        event_time=TIME,
+        location_id=pa.string(),
+        sku=pa.string(),
+        kind=pa.string(),
+        quantity=pa.int64(),
+        change=pa.int64(),
+        order_id=pa.string(),
+        unit_price=pa.float64(),
+        promotion=pa.bool_(),
+        ticket_id=pa.string(),
+        reported_on_hand=pa.int64(),
+        **_RECORDED,
+    ),
+    INGEST,
+)
+
+SHIPMENT_EVENTS = Table(
+    "silver/shipment_events",
+    _schema(
+        event_id=pa.string(),
+        event_time=TIME,
+        **_text("shipment_id supplier_id carrier_id origin destination node status order_id sku"),
+        quantity=pa.int64(),
+        mode=pa.string(),
+        eta=TIME,
+        latitude=pa.float64(),
+        longitude=pa.float64(),
+        **_RECORDED,
+    ),
+    INGEST,
+)
+
+ORDER_STATUS = Table(
+    "silver/order_status",
+    _schema(
+        event_id=pa.string(),
+        event_time=TIME,
+        order_id=pa.string(),
+        status=pa.string(),
+        quantity=pa.int64(),
+        eta=TIME,
+        actor=pa.string(),
+        reason=pa.string(),
+        **_RECORDED,
+    ),
+    INGEST,
+)
+
+QUARANTINE = Table(
+    "silver/quarantine",
+    _schema(
+        **_ORIGIN,
+        key=pa.binary(),
+        value=pa.binary(),
+        headers=HEADERS,
+        reason=pa.string(),
+        detail=pa.string(),
+        quarantined_at=TIME,
+        replayed_at=TIME,
+    ),
+    INGEST,
+)
+
+INGEST_BATCHES = Table(
+    "silver/ingest_batches",
+    _schema(
+        batch_id=pa.int64(),
+        topic=pa.string(),
+        consumed=pa.int64(),
+        good=pa.int64(),
+        quarantined=pa.int64(),
+        duplicates=pa.int64(),
+        tombstones=pa.int64(),
+        last_sequence=pa.int64(),
+        finished_at=TIME,
+    ),
+    INGEST,
+)
+"""One row per batch and topic, the last commit of a batch: everything up to `last_sequence` is complete."""
+
+PRODUCTS = Table(
+    "catalog/products",
+    _schema(
+        sku=pa.string(),
+        name=pa.string(),
+        category=pa.string(),
+        unit_cost=pa.float64(),
+        unit_price=pa.float64(),
+        shelf_life_days=pa.int64(),
+        substitute_group=pa.string(),
+    ),
+    CATALOG,
+)
+LOCATIONS = Table(
+    "catalog/locations",
+    _schema(
+        location_id=pa.string(),
+        kind=pa.string(),
+        region=pa.string(),
+        timezone=pa.string(),
+        latitude=pa.float64(),
+        longitude=pa.float64(),
+    ),
+    CATALOG,
+)
+SUPPLIERS = Table(
+    "catalog/suppliers",
+    _schema(supplier_id=pa.string(), name=pa.string(), region=pa.string()),
+    CATALOG,
+)
+SOURCING = Table(
+    "catalog/sourcing",
+    _schema(
+        location_id=pa.string(),
+        sku=pa.string(),
+        supplier_id=pa.string(),
+        lead_time_days=pa.float64(),
+        lead_time_std_days=pa.float64(),
+        pack_size=pa.int64(),
+        minimum_order=pa.int64(),
+        order_cost=pa.float64(),
+        holding_cost_rate=pa.float64(),
+        service_level=pa.float64(),
+        review_days=pa.float64(),
+    ),
+    CATALOG,
+)
+CATALOG_TABLES = (PRODUCTS, LOCATIONS, SUPPLIERS, SOURCING)
+
+
+def _demand(period: str, type_: pa.DataType) -> pa.Schema:
+    return _schema(
+        location_id=pa.string(),
+        sku=pa.string(),
+        **{period: type_},
+        demand=pa.int64(),
+        returned=pa.int64(),
+        promotion_share=pa.float64(),
+        revenue=MONEY,
+        in_stock_fraction=pa.float64(),
+    )
+
+
+HOURLY_DEMAND = Table("gold/hourly_demand", _demand("hour", TIME), DEMAND)
+DAILY_DEMAND = Table("gold/daily_demand", _demand("date", pa.date32()), DEMAND)
+
+DEMAND_TOTALS = Table(
+    "gold/demand_totals",
+    _schema(
+        scope=pa.string(),
+        window_start=TIME,
+        window_end=TIME,
+        orders=pa.int64(),
+        units=pa.int64(),
+        revenue=MONEY,
+    ),
+    "aggregate_totals",
+)
+
+FORECASTS = Table(
+    "gold/forecasts",
+    _schema(
+        location_id=pa.string(),
+        sku=pa.string(),
+        grain=pa.string(),
+        target_time=TIME,
+        forecast_version=pa.string(),
+        yhat=pa.float64(),
+        **{column: pa.float64() for column in QUANTILE_COLUMNS},
+        model=pa.string(),
+        created_at=TIME,
+    ),
+    TRAINING,
+    partition_by=("forecast_version",),
+)
+
+SERIES_STATUS = Table(
+    "gold/series_status",
+    _schema(
+        **_text("location_id sku training_run status model reason"),
+        WAPE=pa.float64(),
+        MASE=pa.float64(),
+        bias=pa.float64(),
+        coverage=pa.float64(),
+        baseline_WAPE=pa.float64(),
+        observations=pa.int64(),
+        forecast_version=pa.string(),
+        as_of=pa.date32(),
+    ),
+    TRAINING,
+)
+
+PUBLISHED = Table(
+    "gold/published",
+    _schema(
+        artefact=pa.string(),
+        version=pa.string(),
+        as_of=pa.date32(),
+        training_run=pa.string(),
+        published_at=TIME,
+    ),
+    "publishing",
+)
+"""The pointer rows: which forecast version and which policy version are in force (one row an artefact)."""
+
+INVENTORY_POLICIES = Table(
+    "gold/inventory_policies",
+    _schema(
+        **_text("location_id sku policy_version forecast_version"),
+        reorder_point=pa.int64(),
+        order_up_to=pa.int64(),
+        safety_stock=pa.float64(),
+        lead_time_days=pa.float64(),
+        lead_time_std_days=pa.float64(),
+        review_days=pa.float64(),
+        service_level=pa.float64(),
+        method=pa.string(),
+        binding_constraint=pa.string(),
+        supplier_id=pa.string(),
+        pack_size=pa.int64(),
+        minimum_order=pa.int64(),
+        unit_cost=pa.float64(),
+        unit_price=pa.float64(),
+        as_of=pa.date32(),
+        cumulative_mean=pa.list_(pa.float64()),
+        cumulative_std=pa.list_(pa.float64()),
+        created_at=TIME,
+    ),
+    PLANNING,
+    partition_by=("policy_version",),
+)
+"""`cumulative_mean[k]` and `cumulative_std[k]`: units demanded over the first k+1 days after `as_of`."""
+
+OPEN_ORDERS = pa.list_(
+    pa.struct(
+        [
+            pa.field("order_id", pa.string()),
+            pa.field("outstanding", pa.int64()),
+            pa.field("expected_receipt", TIME),
+        ]
+    )
+)
+
+INVENTORY_POSITIONS = Table(
+    "gold/inventory_positions",
+    _schema(
+        location_id=pa.string(),
+        sku=pa.string(),
+        on_hand=pa.int64(),
+        on_order=pa.int64(),
+        last_event_time=TIME,
+        count_time=TIME,
+        count_event_id=pa.string(),
+        counted=pa.int64(),
+        open_orders=OPEN_ORDERS,
+        flag_severity=pa.string(),
+        hold_until=TIME,
+        sequence=pa.int64(),
+    ),
+    RESTOCK,
+)
+"""Also the restock stage's own state: a row set complete up to the ledger's `sequence`."""
+
+ORDER_COLUMNS: dict[str, pa.DataType] = {
+    **_text("order_id location_id sku supplier_id"),
+    "quantity": pa.int64(),
+    "on_hand": pa.int64(),
+    "on_order": pa.int64(),
+    "reorder_point": pa.int64(),
+    "order_up_to": pa.int64(),
+    **_text("trigger_event_id policy_version forecast_version"),
+    "expected_receipt": TIME,
+    "created_at": TIME,
+    "explanation": pa.string(),
+}
+"""Fields of a message on `restock.orders`, in the contract's order."""
+
+FLAG_COLUMNS: dict[str, pa.DataType] = {
+    **_text("flag_id location_id sku"),
+    "event_time": TIME,
+    "flagged_at": TIME,
+    "on_hand": pa.int64(),
+    "on_order": pa.int64(),
+    "expected_demand": pa.float64(),
+    "stockout_probability": pa.float64(),
+    "projected_stockout_at": TIME,
+    "severity": pa.string(),
+    "forecast_version": pa.string(),
+    "forecast_age_hours": pa.float64(),
+    "source_event_id": pa.string(),
+}
+"""Fields of a message on `stockout.flags`, in the contract's order."""
+
+ORDER_OUTBOX = Table(
+    "gold/order_outbox",
+    _schema(
+        sequence=pa.int64(),
+        order_id=pa.string(),
+        payload=pa.string(),
+        decided_at=TIME,
+        ledger_sequence=pa.int64(),
+    ),
+    RESTOCK,
+)
+"""Decided orders, append-only; `payload` is the message, byte for byte; `ledger_sequence` its trigger's place."""
+
+ORDERS = Table(
+    "gold/orders",
+    _schema(
+        order_id=pa.string(),
+        state=pa.string(),
+        state_time=TIME,
+        received=pa.int64(),
+        **{name: type_ for name, type_ in ORDER_COLUMNS.items() if name != "order_id"},
+    ),
+    RESTOCK,
+)
+
+POLICY_ACTIVATIONS = Table(
+    "gold/policy_activations",
+    _schema(
+        policy_version=pa.string(),
+        forecast_version=pa.string(),
+        from_sequence=pa.int64(),
+        activated_at=TIME,
+    ),
+    RESTOCK,
+)
+"""From which place in the ledger each policy version decided: what makes a replay exact."""
+
+ALL_TABLES: tuple[Table, ...] = (
+    BRONZE_EVENTS,
+    STOCK_MOVEMENTS,
+    SHIPMENT_EVENTS,
+    ORDER_STATUS,
+    QUARANTINE,
+    INGEST_BATCHES,
+    *CATALOG_TABLES,
+    HOURLY_DEMAND,
+    DAILY_DEMAND,
+    DEMAND_TOTALS,
+    FORECASTS,
+    SERIES_STATUS,
+    PUBLISHED,
+    INVENTORY_POLICIES,
+    INVENTORY_POSITIONS,
+    ORDER_OUTBOX,
+    ORDERS,
+    POLICY_ACTIVATIONS,
+)

@@ -1,0 +1,139 @@
+"""Kafka clients, topics, and Kafka as a Spark source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaException, Producer
+from confluent_kafka.admin import AdminClient, NewTopic
+from pyspark.sql import DataFrame, SparkSession
+
+from pipelines.contracts import topics
+from pipelines.errors import BrokerError
+from pipelines.operations.settings import Settings
+
+
+def client_settings(settings: Settings) -> dict[str, Any]:
+    """librdkafka settings shared by every client."""
+    return {"bootstrap.servers": settings.kafka.bootstrap_servers, **settings.kafka.client}
+
+
+def admin(settings: Settings) -> AdminClient:
+    """An admin client."""
+    return AdminClient(client_settings(settings))
+
+
+def producer(settings: Settings, **extra: Any) -> Producer:
+    """An idempotent producer that waits for all replicas."""
+    return Producer(
+        {
+            **client_settings(settings),
+            "enable.idempotence": True,
+            "acks": "all",
+            "linger.ms": 5,
+            "compression.type": "lz4",
+            "queue.buffering.max.messages": 500_000,
+            **extra,
+        }
+    )
+
+
+def consumer(settings: Settings, group: str, **extra: Any) -> Consumer:
+    """A consumer that sees committed records only and commits nothing by itself."""
+    return Consumer(
+        {
+            **client_settings(settings),
+            "group.id": group,
+            "isolation.level": "read_committed",
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+            **extra,
+        }
+    )
+
+
+def ensure_topics(
+    settings: Settings, names: Iterable[str] = (*topics.INPUT_TOPICS, *topics.OUTPUT_TOPICS)
+) -> None:
+    """Create the topics that do not exist; existing ones stay as they are.
+
+    The broker stamps records on arrival (`LogAppendTime`), so that a producer's wrong clock cannot hide
+    an event from the future, and retention never removes replayed history early.
+
+    Raises:
+        BrokerError: the broker cannot be reached or refuses.
+    """
+    client = admin(settings)
+    try:
+        existing = set(client.list_topics(timeout=15).topics)
+    except KafkaException as error:
+        raise BrokerError(
+            f"no Kafka broker answers at {settings.kafka.bootstrap_servers} ({error.args[0].str()}); start one "
+            "with `stockcast broker start`, or set kafka.bootstrap_servers"
+        ) from None
+    missing = [
+        NewTopic(
+            name,
+            num_partitions=settings.kafka.partitions,
+            replication_factor=settings.kafka.replication_factor,
+            config={"message.timestamp.type": "LogAppendTime"},
+        )
+        for name in names
+        if name not in existing
+    ]
+    if not missing:
+        return
+    for name, future in client.create_topics(missing).items():
+        try:
+            future.result()
+        except KafkaException as error:
+            if error.args[0].name() != "TOPIC_ALREADY_EXISTS":
+                raise BrokerError(f"topic {name} cannot be created: {error.args[0].str()}") from None
+
+
+def end_offsets(settings: Settings, names: Sequence[str]) -> dict[tuple[str, int], int]:
+    """The offset after the newest record of each (topic, partition)."""
+    client = consumer(settings, "stockcast-offsets")
+    try:
+        found: dict[tuple[str, int], int] = {}
+        metadata = client.list_topics(timeout=15)
+        from confluent_kafka import TopicPartition
+
+        for name in names:
+            topic = metadata.topics.get(name)
+            for partition in topic.partitions if topic is not None else ():
+                _, high = client.get_watermark_offsets(TopicPartition(name, partition), timeout=15)
+                found[(name, partition)] = high
+        return found
+    finally:
+        client.close()
+
+
+_JAVA_NAMES = {"sasl.mechanisms": "sasl.mechanism", "ssl.ca.location": "ssl.truststore.location"}
+
+
+def spark_options(settings: Settings) -> dict[str, str]:
+    """Options of Spark's Kafka source and sink."""
+    options = {"kafka.bootstrap.servers": settings.kafka.bootstrap_servers}
+    for name, value in settings.kafka.client.items():
+        options[f"kafka.{_JAVA_NAMES.get(name, name)}"] = value
+    return options
+
+
+def stream(spark: SparkSession, settings: Settings, names: Sequence[str]) -> DataFrame:
+    """The topics' records from the beginning, with headers, as a streaming DataFrame.
+
+    `failOnDataLoss` stays true: a gap stops the query rather than passing in silence.
+    """
+    return (
+        spark.readStream.format("kafka")
+        .options(**spark_options(settings))
+        .option("subscribe", ",".join(names))
+        .option("startingOffsets", "earliest")
+        .option("includeHeaders", "true")
+        .option("failOnDataLoss", "true")
+        .option("maxOffsetsPerTrigger", str(settings.ingest.max_offsets_per_trigger))
+        .option("kafka.isolation.level", "read_committed")
+        .load()
+    )

@@ -1,0 +1,39 @@
+"""The pointer rows: which version of an artefact is in force. Switched only when the new one is complete."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.contracts.tables import PUBLISHED
+from pipelines.io.delta import Tables
+
+FORECASTS = "forecasts"
+POLICIES = "policies"
+
+
+@dataclass(frozen=True)
+class Published:
+    """One pointer row: `version` of `artefact` is in force, made from data up to the end of day `as_of`."""
+
+    artefact: str
+    version: str
+    as_of: date
+    training_run: str | None
+    published_at: datetime
+
+
+def in_force(tables: Tables, artefact: str) -> Published | None:
+    """The version in force; None before the first was published."""
+    rows = tables.read(PUBLISHED, where=pc.field("artefact") == artefact).to_pylist()
+    return Published(**rows[0]) if rows else None
+
+
+def publish(tables: Tables, pointer: Published) -> None:
+    """Put a version in force: one commit, the old or the new for every reader. Call it as the owner of `publishing`."""
+    tables.ensure(PUBLISHED)
+    row = pa.Table.from_pylist([vars(pointer)], schema=PUBLISHED.schema)
+    tables.upsert(PUBLISHED, row, keys=("artefact",))

@@ -1,0 +1,29 @@
+"""The Spark session. Master, memory and jars come from spark-submit or spark-defaults.conf, never from here."""
+
+from __future__ import annotations
+
+from pyspark.sql import SparkSession
+
+from pipelines.errors import UsageError
+
+DELTA_EXTENSION = "io.delta.sql.DeltaSparkSessionExtension"
+
+
+def open_session(name: str) -> SparkSession:
+    """A session with Delta and UTC, whoever launched the driver.
+
+    Raises:
+        UsageError: Delta is not on the class path or the session zone is not UTC; says how to pass the
+            project's Spark defaults.
+    """
+    spark = SparkSession.builder.appName(name).getOrCreate()
+    spark.sparkContext.setLogLevel("WARN")
+    conf = spark.conf
+    if DELTA_EXTENSION not in (conf.get("spark.sql.extensions", "") or ""):
+        spark.stop()
+        raise UsageError(
+            "this Spark session has no Delta Lake: run `make setup`, or pass "
+            "--properties-file conf/spark-defaults.conf and --jars .jars/spark/*.jar"
+        )
+    conf.set("spark.sql.session.timeZone", "UTC")
+    return spark

@@ -1,0 +1,258 @@
+"""Settings: frozen models, filled from layers of YAML, the environment and `--set`; later layers win.
+
+Layers, in order: the models' defaults, `conf/base.yaml`, then `conf/local.yaml` or the files named by
+`--config`, then `STOCKCAST_HOME` and `STOCKCAST__SECTION__KEY` from the environment, then `--set a.b=value`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipelines.errors import UsageError
+
+ENV_PREFIX = "STOCKCAST__"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class KafkaSettings(_Section):
+    """How to reach Kafka, and how Stockcast's topics are made where they do not exist."""
+
+    bootstrap_servers: str = Field("127.0.0.1:9092", description="host:port, comma-separated")
+    partitions: int = Field(2, ge=1, description="partitions of the topics that Stockcast creates")
+    replication_factor: int = Field(1, ge=1)
+    client: dict[str, str] = Field(
+        default_factory=dict, description="further librdkafka settings (security), dotted names"
+    )
+
+
+class BrokerSettings(_Section):
+    """The embedded single-node broker."""
+
+    heap_mb: int = Field(512, ge=128)
+    start_timeout_seconds: float = Field(60.0, gt=0)
+
+
+class IngestSettings(_Section):
+    """Kafka to bronze, ledger and quarantine."""
+
+    deduplication_days: float = Field(7.0, gt=0, description="how long an event id is remembered")
+    future_tolerance_seconds: float = Field(300.0, ge=0)
+    earliest_event_time: str = Field("2000-01-01T00:00:00Z", description="older events are quarantined")
+    largest_quantity: int = Field(10_000_000, ge=1, description="larger quantities are quarantined")
+    largest_value_bytes: int = Field(262_144, ge=1024)
+    max_offsets_per_trigger: int = Field(100_000, ge=1)
+    trigger_seconds: float = Field(0.0, ge=0, description="0: the next batch starts at once")
+
+
+class ForecastSettings(_Section):
+    """Nightly training."""
+
+    engine: str = Field("prophet", description="a registered model: pipelines.forecasting.engines")
+    horizon_days: int = Field(28, ge=1, le=366)
+    hourly_horizon_hours: int = Field(72, ge=0, le=28 * 24)
+    minimum_history_days: int = Field(60, ge=14, description="shorter series get the fallback")
+    profile_weeks: int = Field(8, ge=1, description="history behind the intraday profile")
+    history_days: int = Field(1461, ge=30, description="the longest history a model is fitted to")
+    seasonality_mode: str = Field("multiplicative", pattern="^(additive|multiplicative)$")
+    holidays_country: str | None = Field(None, description="ISO code; None: no holidays")
+    uncertainty_samples: int = Field(300, ge=50)
+    batch_series: int = Field(16, ge=1, description="series per call on an executor")
+    versions_kept: int = Field(14, ge=2)
+    promotion_tolerance: float = Field(0.02, ge=0, description="champion: WAPE at most this much worse")
+
+
+class PlanningSettings(_Section):
+    """Reorder points and order-up-to levels."""
+
+    method: str = Field("order_up_to", description="a registered policy: pipelines.inventory.policies")
+    paths: int = Field(2000, ge=100, description="sampled demand paths behind a distribution")
+    default_service_level: float = Field(0.95, gt=0, lt=1)
+    versions_kept: int = Field(14, ge=2)
+
+
+class RestockSettings(_Section):
+    """Flags and orders."""
+
+    flag_probability: float = Field(0.2, gt=0, lt=1, description="flag above this chance of running out")
+    critical_probability: float = Field(0.8, gt=0, lt=1)
+    hold_hours_after_rejection: float = Field(24.0, ge=0)
+    snapshot_seconds: float = Field(5.0, ge=0, description="positions are saved at least this often")
+    catch_up_rows: int = Field(200_000, ge=1000, description="ledger rows per step when behind")
+    recent_changes: int = Field(64, ge=0, description="changes remembered per series for late counts")
+
+
+class TotalsSettings(_Section):
+    """Live totals per region and for the whole chain."""
+
+    window_minutes: int = Field(60, ge=1, le=1440)
+    trigger_seconds: float = Field(10.0, ge=0)
+
+
+class MlflowSettings(_Section):
+    """Where training runs are tracked. No URI: SQLite and files under `home`."""
+
+    tracking_uri: str | None = None
+    experiment: str = "stockcast"
+    registered_model: str = "stockcast-demand"
+
+
+class Settings(_Section):
+    """All of Stockcast's settings."""
+
+    home: str = Field(".stockcast", description="folder or URI of tables, checkpoints and the broker's data")
+    kafka: KafkaSettings = KafkaSettings()
+    broker: BrokerSettings = BrokerSettings()
+    ingest: IngestSettings = IngestSettings()
+    forecast: ForecastSettings = ForecastSettings()
+    planning: PlanningSettings = PlanningSettings()
+    restock: RestockSettings = RestockSettings()
+    totals: TotalsSettings = TotalsSettings()
+    mlflow: MlflowSettings = MlflowSettings()
+
+    @property
+    def home_path(self) -> Path:
+        """`home` as a local folder; refused where it is a remote URI."""
+        if "://" in self.home and not self.home.startswith("file://"):
+            raise UsageError(f"home is {self.home}: this command needs a local folder")
+        return Path(self.home.removeprefix("file://")).absolute()
+
+    def under_home(self, *parts: str) -> str:
+        """A path or URI below `home`."""
+        if "://" in self.home:
+            return "/".join((self.home.rstrip("/"), *parts))
+        return str(self.home_path.joinpath(*parts))
+
+
+def conf_folder() -> Path | None:
+    """`$STOCKCAST_CONF`, else `conf/` here, else `conf/` beside the package's checkout; None where absent."""
+    named = os.environ.get("STOCKCAST_CONF")
+    candidates = [Path(named)] if named else [Path("conf"), Path(__file__).parents[2] / "conf"]
+    return next((folder for folder in candidates if (folder / "base.yaml").is_file()), None)
+
+
+def load_settings(
+    configs: Sequence[str] = (),
+    overrides: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+) -> Settings:
+    """Settings from all layers.
+
+    Args:
+        configs: YAML files, later ones win; none: `conf/local.yaml` where it exists.
+        overrides: `section.key=value` items, the value in YAML.
+        environment: defaults to the process's own.
+
+    Raises:
+        UsageError: an unknown key, a wrong type or an unreadable file; names the key, its source and
+            what was expected.
+    """
+    environment = os.environ if environment is None else environment
+    merged: dict[str, Any] = {}
+    sources: dict[tuple[str, ...], str] = {}
+    for source, layer in _layers(configs, overrides, environment):
+        _merge(merged, layer, source, sources, ())
+    try:
+        return Settings.model_validate(merged)
+    except ValidationError as error:
+        raise UsageError("\n".join(_explain(error, sources))) from None
+
+
+def _layers(
+    configs: Sequence[str], overrides: Sequence[str], environment: Mapping[str, str]
+) -> Iterable[tuple[str, dict[str, Any]]]:
+    folder = conf_folder()
+    files: list[Path] = []
+    if folder is not None:
+        files.append(folder / "base.yaml")
+        if not configs and (folder / "local.yaml").is_file():
+            files.append(folder / "local.yaml")
+    for path in [*files, *map(Path, configs)]:
+        yield str(path), _read_yaml(path)
+    if home := environment.get("STOCKCAST_HOME"):
+        yield "environment variable STOCKCAST_HOME", {"home": home}
+    for name, value in sorted(environment.items()):
+        if name.startswith(ENV_PREFIX):
+            keys = name.removeprefix(ENV_PREFIX).lower().split("__")
+            yield f"environment variable {name}", _nested(keys, _parse(value, name))
+    for item in overrides:
+        key, separator, value = item.partition("=")
+        if not separator or not key:
+            raise UsageError(f"--set {item}: expected section.key=value")
+        yield f"--set {item}", _nested(key.split("."), _parse(value, f"--set {item}"))
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}); name an existing YAML file") from None
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path}: not YAML: {error}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise UsageError(f"{path}: expected sections of keys, found {type(content).__name__}")
+    return content
+
+
+def _parse(value: str, source: str) -> Any:
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UsageError(f"{source}: the value is not YAML: {error}") from None
+
+
+def _nested(keys: Sequence[str], value: Any) -> dict[str, Any]:
+    for key in reversed(keys):
+        value = {key: value}
+    return dict(value)
+
+
+def _merge(
+    target: dict[str, Any],
+    layer: Mapping[str, Any],
+    source: str,
+    sources: dict[tuple[str, ...], str],
+    prefix: tuple[str, ...],
+) -> None:
+    for raw_key, value in layer.items():
+        key = str(raw_key)
+        path = (*prefix, key)
+        sources[path] = source
+        if isinstance(value, dict) and isinstance(target.get(key, {}), dict):
+            _merge(target.setdefault(key, {}), value, source, sources, path)
+        else:
+            target[key] = value
+
+
+def _explain(error: ValidationError, sources: Mapping[tuple[str, ...], str]) -> Iterable[str]:
+    for problem in error.errors():
+        path = tuple(str(part) for part in problem["loc"])
+        source = next(
+            (sources[path[:end]] for end in range(len(path), 0, -1) if path[:end] in sources), "defaults"
+        )
+        key = ".".join(path)
+        if problem["type"] == "extra_forbidden":
+            known = ", ".join(_known_keys(path[:-1]))
+            yield f"{source}: unknown key {key}; expected one of: {known}"
+        else:
+            yield f"{source}: {key}: {problem['msg']}, found {problem['input']!r}"
+
+
+def _known_keys(path: Sequence[str]) -> list[str]:
+    model: type[BaseModel] = Settings
+    for part in path:
+        annotation = model.model_fields[part].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return sorted(model.model_fields)
