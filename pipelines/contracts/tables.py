@@ -147,12 +147,14 @@ INGEST_BATCHES = Table(
         quarantined=pa.int64(),
         duplicates=pa.int64(),
         tombstones=pa.int64(),
+        end_offsets=pa.string(),
         last_sequence=pa.int64(),
         finished_at=TIME,
     ),
     INGEST,
 )
-"""One row per batch and topic, the last commit of a batch: everything up to `last_sequence` is complete."""
+"""One row per batch and topic, the last commit of a batch: everything up to `last_sequence` is complete.
+`end_offsets`: JSON, partition to the offset after the last record taken in."""
 
 PRODUCTS = Table(
     "catalog/products",

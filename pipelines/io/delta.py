@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,12 +22,10 @@ from pyspark.sql.types import StructType
 from pipelines.contracts.tables import Table
 from pipelines.operations.settings import Settings
 
-APPEND_ONLY_STATISTICS = {"delta.dataSkippingNumIndexedCols": "-1"}
-
 
 def spark_schema(table: Table) -> StructType:
     """The table's schema as Spark's."""
-    return cast(StructType, from_arrow_schema(table.schema))
+    return from_arrow_schema(table.schema)
 
 
 class Tables:
@@ -97,6 +95,15 @@ class Tables:
         except TableNotFoundError:
             return schema.empty_table()
         return dataset.to_table(columns=schema.names, filter=where).cast(schema)
+
+    def largest(self, table: Table, column: str) -> Any:
+        """The largest value of a column by the files' statistics, without reading a file; None for no rows."""
+        try:
+            actions = pa.table(self.handle(table).get_add_actions(flatten=True))
+        except TableNotFoundError:
+            return None
+        name = f"max.{column}"
+        return pc.max(actions.column(name)).as_py() if name in actions.column_names else None
 
     def last_transaction(self, table: Table, application: str) -> int:
         """The newest transaction version that `application` committed to the table; -1 for none."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaException, Producer
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from pyspark.sql import DataFrame, SparkSession
 
@@ -53,9 +53,7 @@ def consumer(settings: Settings, group: str, **extra: Any) -> Consumer:
     )
 
 
-def ensure_topics(
-    settings: Settings, names: Iterable[str] = (*topics.INPUT_TOPICS, *topics.OUTPUT_TOPICS)
-) -> None:
+def ensure_topics(settings: Settings, names: Iterable[str] = (*topics.INPUT_TOPICS, *topics.OUTPUT_TOPICS)) -> None:
     """Create the topics that do not exist; existing ones stay as they are.
 
     The broker stamps records on arrival (`LogAppendTime`), so that a producer's wrong clock cannot hide
@@ -98,8 +96,6 @@ def end_offsets(settings: Settings, names: Sequence[str]) -> dict[tuple[str, int
     try:
         found: dict[tuple[str, int], int] = {}
         metadata = client.list_topics(timeout=15)
-        from confluent_kafka import TopicPartition
-
         for name in names:
             topic = metadata.topics.get(name)
             for partition in topic.partitions if topic is not None else ():
@@ -121,8 +117,10 @@ def spark_options(settings: Settings) -> dict[str, str]:
     return options
 
 
-def stream(spark: SparkSession, settings: Settings, names: Sequence[str]) -> DataFrame:
-    """The topics' records from the beginning, with headers, as a streaming DataFrame.
+def stream(
+    spark: SparkSession, settings: Settings, names: Sequence[str], starting_offsets: str = "earliest"
+) -> DataFrame:
+    """The topics' records, with headers, as a streaming DataFrame.
 
     `failOnDataLoss` stays true: a gap stops the query rather than passing in silence.
     """
@@ -130,7 +128,7 @@ def stream(spark: SparkSession, settings: Settings, names: Sequence[str]) -> Dat
         spark.readStream.format("kafka")
         .options(**spark_options(settings))
         .option("subscribe", ",".join(names))
-        .option("startingOffsets", "earliest")
+        .option("startingOffsets", starting_offsets)
         .option("includeHeaders", "true")
         .option("failOnDataLoss", "true")
         .option("maxOffsetsPerTrigger", str(settings.ingest.max_offsets_per_trigger))

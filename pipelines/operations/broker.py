@@ -103,7 +103,10 @@ def _launch(settings: Settings) -> int:
     if not (folder / "data" / "meta.properties").exists():
         cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         formatted = subprocess.run(
-            [executable, "-cp", classpath, "kafka.tools.StorageTool", "format", "--standalone", "-t", cluster, "-c", str(config)],
+            [
+                executable, "-cp", classpath, "kafka.tools.StorageTool",
+                "format", "--standalone", "-t", cluster, "-c", str(config),
+            ],
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         if formatted.returncode != 0:

@@ -62,7 +62,8 @@ def fetch() -> None:
         raise StockcastError(f"the jars could not be fetched:\n{(done.stdout + done.stderr)[-3000:]}")
     if wrong := unverified():
         raise StockcastError(
-            f"these jars are missing or differ from conf/ivy/jars.sha256: {', '.join(wrong)}; delete .jars and try again"
+            f"these jars are missing or differ from conf/ivy/jars.sha256: {', '.join(wrong)}; "
+            "delete .jars and try again"
         )
 
 

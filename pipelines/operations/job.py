@@ -72,9 +72,7 @@ def run_job(
     if streaming:
         parser.add_argument("--once", action="store_true", help="process everything available now, then end")
     if nightly:
-        parser.add_argument(
-            "--as-of", type=_date, metavar="DATE", help="last day whose data may be used (YYYY-MM-DD)"
-        )
+        parser.add_argument("--as-of", type=_date, metavar="DATE", help="last day whose data may be used (YYYY-MM-DD)")
     if add_arguments is not None:
         add_arguments(parser)
     options = parser.parse_args(argv)

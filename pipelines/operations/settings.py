@@ -237,9 +237,7 @@ def _merge(
 def _explain(error: ValidationError, sources: Mapping[tuple[str, ...], str]) -> Iterable[str]:
     for problem in error.errors():
         path = tuple(str(part) for part in problem["loc"])
-        source = next(
-            (sources[path[:end]] for end in range(len(path), 0, -1) if path[:end] in sources), "defaults"
-        )
+        source = next((sources[path[:end]] for end in range(len(path), 0, -1) if path[:end] in sources), "defaults")
         key = ".".join(path)
         if problem["type"] == "extra_forbidden":
             known = ", ".join(_known_keys(path[:-1]))
