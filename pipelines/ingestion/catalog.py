@@ -7,7 +7,7 @@ was, and all problems are listed at once.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -75,7 +75,7 @@ class Catalog:
     @property
     def empty(self) -> bool:
         """Whether no catalog was ever loaded."""
-        return self.products.num_rows == 0 and self.locations.num_rows == 0
+        return not self.skus and not self.location_ids
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class _Column:
     """A column's rule. `check` tells the acceptable values; `default` stands for an absent or empty one."""
 
     name: str
-    read: Callable[["pd.Series[Any]"], tuple["pd.Series[Any]", "pd.Series[Any]"]]
+    read: Callable[[pd.Series[Any]], tuple[pd.Series[Any], pd.Series[Any]]]
     expected: str
     check: Check | None = None
     optional: bool = False
@@ -315,7 +315,7 @@ def _validate_column(table: str, column: pd.Series[Any], rule: _Column) -> tuple
     return filled, sorted(problems, key=lambda problem: problem.row or 0)
 
 
-def _duplicates(table: str, frame: pd.DataFrame, keys: Sequence[str]) -> Iterator[Problem] | list[Problem]:
+def _duplicates(table: str, frame: pd.DataFrame, keys: Sequence[str]) -> list[Problem]:
     if any(list(frame.columns).count(key) != 1 for key in keys):
         return []
     rows = frame[list(keys)].astype(object).reset_index(drop=True)

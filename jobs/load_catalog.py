@@ -1,0 +1,33 @@
+"""Load the reference data: products, locations, suppliers, sourcing."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from pipelines.ingestion.catalog import load_catalog
+from pipelines.io.delta import Tables
+from pipelines.operations.job import JobArguments, run_job
+
+log = logging.getLogger("stockcast.catalog")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--source",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="folder with products, locations, suppliers and sourcing, each as .csv or .parquet",
+    )
+
+
+def run(arguments: JobArguments) -> None:
+    rows = load_catalog(arguments.settings, Tables(arguments.settings), arguments.options.source)
+    log.info("catalog loaded: %s", ", ".join(f"{count} {name}" for name, count in rows.items()))
+
+
+if __name__ == "__main__":
+    sys.exit(run_job("Validate and load the catalog from CSV or Parquet files.", run, add_arguments=add_arguments))
