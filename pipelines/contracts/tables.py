@@ -314,7 +314,9 @@ OPEN_ORDERS = pa.list_(
         [
             pa.field("order_id", pa.string()),
             pa.field("outstanding", pa.int64()),
+            pa.field("received", pa.int64()),
             pa.field("expected_receipt", TIME),
+            pa.field("reported_received", TIME),
         ]
     )
 )

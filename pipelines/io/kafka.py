@@ -39,6 +39,30 @@ def producer(settings: Settings, **extra: Any) -> Producer:
     )
 
 
+def send(client: Producer, topic: str, messages: Iterable[tuple[str, bytes]]) -> None:
+    """Produce (key, value) pairs and return when the broker has them all.
+
+    Raises:
+        BrokerError: a record could not be delivered.
+    """
+    failures: list[str] = []
+
+    def delivered(error: Any, _: Any) -> None:
+        if error is not None:
+            failures.append(error.str())
+
+    for key, value in messages:
+        while True:
+            try:
+                client.produce(topic, value, key=key, on_delivery=delivered)
+                break
+            except BufferError:
+                client.poll(0.1)
+    client.flush()
+    if failures:
+        raise BrokerError(f"{len(failures)} records for {topic} were not delivered; the first: {failures[0]}")
+
+
 def consumer(settings: Settings, group: str, **extra: Any) -> Consumer:
     """A consumer that sees committed records only and commits nothing by itself."""
     return Consumer(

@@ -83,8 +83,12 @@ class RestockSettings(_Section):
     """Flags and orders."""
 
     flag_probability: float = Field(0.2, gt=0, lt=1, description="flag above this chance of running out")
+    high_probability: float = Field(0.5, gt=0, lt=1)
     critical_probability: float = Field(0.8, gt=0, lt=1)
-    hold_hours_after_rejection: float = Field(24.0, ge=0)
+    hold_hours_after_rejection: float = Field(24.0, ge=0, description="no new order for the series meanwhile")
+    receipt_grace_hours: float = Field(
+        24.0, ge=0, description="an order reported as received counts as on order until its receipt, at most so long"
+    )
     snapshot_seconds: float = Field(5.0, ge=0, description="positions are saved at least this often")
     catch_up_rows: int = Field(200_000, ge=1000, description="ledger rows per step when behind")
     recent_changes: int = Field(64, ge=0, description="changes remembered per series for late counts")

@@ -1,0 +1,31 @@
+"""spark-submit jobs/relay_orders.py (or python): the outbox to Kafka. Needs no Spark session."""
+
+from __future__ import annotations
+
+import threading
+
+from pipelines.io.delta import Tables
+from pipelines.operations.job import JobArguments, run_job
+from pipelines.restocking.relay import Relay, relay_once
+
+
+def run(arguments: JobArguments) -> None:
+    settings, tables = arguments.settings, Tables(arguments.settings)
+    if arguments.once:
+        relay_once(settings, tables)
+        return
+    relay = Relay(settings, tables)
+    try:
+        relay.run(threading.Event().wait)
+    finally:
+        relay.close()
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_job(
+        "Publish decided orders from the outbox to restock.orders, each exactly once.", run, streaming=True, argv=argv
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

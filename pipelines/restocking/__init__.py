@@ -1,0 +1,1 @@
+"""From the ledger to flags and orders: positions, decisions, outbox, relay."""

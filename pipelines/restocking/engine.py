@@ -1,0 +1,268 @@
+"""The restock stage: owner of positions, orders and outbox; exactly once by the ledger's own order.
+
+State lives in this process, is saved into `gold/inventory_positions` with the place in the ledger that it is
+complete up to, and is brought forward from there after a restart by folding the ledger's tail again. Decisions
+are functions of the ledger's order and of the recorded policy activations, so the tail decides the same again;
+what the outbox already holds is recognised by order id. See docs/live-state.md for why.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.contracts.tables import (
+    INVENTORY_POSITIONS,
+    ORDER_OUTBOX,
+    ORDER_STATUS,
+    POLICY_ACTIVATIONS,
+    STOCK_MOVEMENTS,
+    TIME,
+)
+from pipelines.ingestion.ingestor import TakenIn, last_sequence
+from pipelines.ingestion.times import as_datetime, as_microseconds
+from pipelines.io import published
+from pipelines.io.delta import Tables
+from pipelines.operations.failpoints import failpoint
+from pipelines.operations.settings import RestockSettings
+from pipelines.restocking import snapshots
+from pipelines.restocking.decisions import Record, encode_flag, encode_order
+from pipelines.restocking.fold import Fold, Outcome, counts_without_history
+from pipelines.restocking.orders import OrderChange
+from pipelines.restocking.policy_book import PolicyBook, SeriesKey
+from pipelines.restocking.positions import Change
+
+log = logging.getLogger("stockcast.restocking")
+
+APPLICATION = "restock"
+SNAPSHOT_SHARE = 0.1
+"""At most this share of the time goes into saving positions."""
+
+SendFlags = Callable[[Iterable[tuple[str, bytes]]], None]
+
+
+@dataclass(frozen=True)
+class Activation:
+    """A policy version decides from this place in the ledger on; `at` in microseconds since 1970."""
+
+    policy_version: str
+    from_sequence: int
+    at: int
+
+
+class RestockEngine:
+    """Folds the ledger forward and writes what it decides.
+
+    Args:
+        send_flags: publishes (key, message) pairs and returns when the broker has them.
+        clock: wall time, recorded but never decided upon.
+    """
+
+    def __init__(
+        self, tables: Tables, settings: RestockSettings, send_flags: SendFlags, clock: Callable[[], datetime]
+    ) -> None:
+        self._tables = tables
+        self._settings = settings
+        self._send_flags = send_flags
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._fold = Fold(settings)
+        self._sequence = 0
+        self._outbox_sequence = 0
+        self._in_outbox: dict[str, str] = {}
+        self._pending: list[Activation] = []
+        self._new_orders: list[Record] = []
+        self._changes: list[OrderChange] = []
+        self._dirty = False
+        self._saved_at = time.monotonic()
+        self._save_cost = 0.0
+
+    @property
+    def sequence(self) -> int:
+        """Place in the ledger up to which all is decided."""
+        return self._sequence
+
+    def resume(self) -> None:
+        """Load the saved positions, the policy in force there, and what the outbox holds beyond."""
+        tables = self._tables
+        tables.ensure(INVENTORY_POSITIONS, ORDER_OUTBOX, POLICY_ACTIVATIONS)
+        positions, self._sequence = snapshots.load_positions(tables)
+        self._fold.restore(positions)
+        activations = sorted(
+            (
+                Activation(row["policy_version"], row["from_sequence"], as_microseconds(row["activated_at"]))
+                for row in tables.read(POLICY_ACTIVATIONS).to_pylist()
+            ),
+            key=lambda activation: activation.from_sequence,
+        )
+        past = [activation for activation in activations if activation.from_sequence <= self._sequence]
+        self._pending = activations[len(past) :]
+        if past:
+            self._fold.policies = PolicyBook.load(tables, past[-1].policy_version)
+        beyond = tables.read(
+            ORDER_OUTBOX, ("order_id", "payload"), pc.field("ledger_sequence") >= self._sequence
+        ).to_pylist()
+        self._in_outbox = {row["order_id"]: row["payload"] for row in beyond}
+        self._outbox_sequence = tables.largest(ORDER_OUTBOX, "sequence") or 0
+        log.info("%d positions at ledger place %d, %d orders beyond", len(positions), self._sequence, len(beyond))
+
+    def stage(self, taken: TakenIn) -> None:
+        """Follow a finished ingest batch, with its rows at hand."""
+        with self._lock:
+            if taken.previous_sequence != self._sequence:
+                self.catch_up()
+                return
+            self._check_policies()
+            if taken.last_sequence > self._sequence:
+                self._advance(taken.ledger, taken.statuses, taken.last_sequence)
+            self._save_if_due()
+
+    def catch_up(self) -> None:
+        """Follow the ledger, as far as it is complete, from the tables."""
+        with self._lock:
+            target = last_sequence(self._tables)
+            while self._sequence < target:
+                self._apply_pending()
+                upto = min(target, self._sequence + self._settings.catch_up_rows)
+                if self._pending:
+                    upto = min(upto, self._pending[0].from_sequence - 1)
+                if target - upto <= 0:
+                    self._check_policies()
+                self._advance(*self._read(self._sequence, upto), upto)
+                if target - upto > 0:
+                    log.info("decided up to ledger place %d of %d", upto, target)
+            self._check_policies()
+            self._save_if_due()
+
+    def tick(self) -> None:
+        """What is due while no events come: a new policy version, and saving."""
+        with self._lock:
+            if self._sequence >= last_sequence(self._tables):
+                self._check_policies()
+            self._save_if_due()
+
+    def save(self) -> None:
+        """Save orders and positions: after this a restart begins here."""
+        with self._lock:
+            if not self._dirty:
+                return
+            started = time.monotonic()
+            snapshots.save_orders(self._tables, self._new_orders, self._changes)
+            failpoint("restock.after_orders")
+            snapshots.save_positions(self._tables, self._fold.positions.values(), self._sequence)
+            self._new_orders, self._changes, self._dirty = [], [], False
+            self._in_outbox.clear()
+            self._saved_at = time.monotonic()
+            self._save_cost = self._saved_at - started
+
+    def _save_if_due(self) -> None:
+        waited = time.monotonic() - self._saved_at
+        if waited >= min(self._settings.snapshot_seconds, self._save_cost / SNAPSHOT_SHARE):
+            self.save()
+
+    def _check_policies(self) -> None:
+        """Put a newly published policy version into force, here."""
+        self._apply_pending()
+        pointer = published.in_force(self._tables, published.POLICIES)
+        current = self._fold.policies.version if self._fold.policies is not None else None
+        if self._pending or pointer is None or pointer.version == current:
+            return
+        now = self._clock()
+        activation = Activation(pointer.version, self._sequence + 1, as_microseconds(now))
+        policies = PolicyBook.load(self._tables, pointer.version)
+        row = {
+            "policy_version": activation.policy_version,
+            "forecast_version": policies.forecast_version,
+            "from_sequence": activation.from_sequence,
+            "activated_at": now,
+        }
+        self._tables.append(POLICY_ACTIVATIONS, pa.Table.from_pylist([row], schema=POLICY_ACTIVATIONS.schema))
+        self._activate(activation, policies)
+
+    def _apply_pending(self) -> None:
+        """Put versions into force again where an earlier run recorded it."""
+        while self._pending and self._pending[0].from_sequence <= self._sequence + 1:
+            activation = self._pending.pop(0)
+            self._activate(activation, PolicyBook.load(self._tables, activation.policy_version))
+
+    def _activate(self, activation: Activation, policies: PolicyBook) -> None:
+        log.info("policy version %s decides from ledger place %d on", policies.version, activation.from_sequence)
+        self._publish(self._fold.activate(policies, activation.from_sequence - 1, activation.at))
+
+    def _advance(self, ledger: pa.Table, statuses: pa.Table, upto: int) -> None:
+        history = self._history(ledger)
+        outcome = self._fold.advance(ledger, statuses, lambda key, since: history.get(key, ()))
+        self._sequence = upto
+        self._publish(outcome)
+
+    def _publish(self, outcome: Outcome) -> None:
+        self._append_to_outbox(outcome.orders)
+        failpoint("restock.after_outbox")
+        if outcome.flags:
+            self._send_flags((f"{flag['location_id']}|{flag['sku']}", encode_flag(flag)) for flag in outcome.flags)
+        self._new_orders.extend(order for _, order in outcome.orders)
+        self._changes.extend(outcome.changes)
+        self._dirty = True
+
+    def _append_to_outbox(self, orders: list[tuple[int, Record]]) -> None:
+        rows: list[Record] = []
+        now = self._clock()
+        for sequence, order in orders:
+            payload = encode_order(order).decode()
+            known = self._in_outbox.get(order["order_id"])
+            if known is not None:
+                if known != payload:
+                    log.error("order %s was decided differently before; the first stands", order["order_id"])
+                continue
+            rows.append(
+                {
+                    "sequence": self._outbox_sequence + len(rows) + 1,
+                    "order_id": order["order_id"],
+                    "payload": payload,
+                    "decided_at": now,
+                    "ledger_sequence": sequence,
+                }
+            )
+        if rows:
+            self._outbox_sequence += len(rows)
+            batch = pa.Table.from_pylist(rows, schema=ORDER_OUTBOX.schema)
+            self._tables.append(ORDER_OUTBOX, batch, APPLICATION, self._outbox_sequence)
+
+    def _read(self, after: int, upto: int) -> tuple[pa.Table, pa.Table]:
+        where = (pc.field("sequence") > after) & (pc.field("sequence") <= upto)
+        return self._tables.read(STOCK_MOVEMENTS, where=where), self._tables.read(ORDER_STATUS, where=where)
+
+    def _history(self, ledger: pa.Table) -> dict[SeriesKey, list[Change]]:
+        """Earlier changes of the series whose counts reach further back than we remember: one scan."""
+        wanted = counts_without_history(ledger, self._fold.positions)
+        if not wanted:
+            return {}
+        earliest = pa.scalar(as_datetime(min(wanted.values())), TIME)
+        rows = self._tables.read(
+            STOCK_MOVEMENTS,
+            ("location_id", "sku", "event_time", "change"),
+            (pc.field("event_time") > earliest)
+            & (pc.field("sequence") <= self._sequence)
+            & pc.field("change").is_valid()
+            & pc.field("location_id").isin([location_id for location_id, _ in wanted])
+            & pc.field("sku").isin([sku for _, sku in wanted]),
+        )
+        history: dict[SeriesKey, list[Change]] = {key: [] for key in wanted}
+        times = rows.column("event_time").cast(pa.int64()).to_pylist()
+        for location_id, sku, event_time, change in zip(
+            rows.column("location_id").to_pylist(),
+            rows.column("sku").to_pylist(),
+            times,
+            rows.column("change").to_pylist(),
+            strict=True,
+        ):
+            if (location_id, sku) in history:
+                history[(location_id, sku)].append((event_time, change))
+        return history

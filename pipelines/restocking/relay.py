@@ -1,0 +1,119 @@
+"""The relay: decided orders from the outbox to `restock.orders`, each exactly once.
+
+The orders and the outbox place that they reach are committed in one Kafka transaction (the place as a consumer
+group's offset), so the two can never disagree. A relay that starts fences its predecessor, which ends any
+transaction left open, reads the committed place and goes on there.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import pyarrow.compute as pc
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+
+from pipelines.contracts import topics
+from pipelines.contracts.tables import ORDER_OUTBOX
+from pipelines.errors import BrokerError
+from pipelines.io import kafka
+from pipelines.io.delta import Tables
+from pipelines.operations.failpoints import failpoint
+from pipelines.operations.settings import Settings
+
+log = logging.getLogger("stockcast.relay")
+
+GROUP = "stockcast-relay"
+TRANSACTIONAL_ID = "stockcast-relay"
+PLACE = (topics.RESTOCK_ORDERS, 0)
+"""The partition whose group offset holds the outbox place: the sequence of the last order published."""
+
+BATCH = 500
+TIMEOUT = 30.0
+
+
+class Relay:
+    """Publishes the outbox. One runs at a time; an older one finds itself fenced.
+
+    Raises:
+        BrokerError: another relay took over, or the broker refuses.
+    """
+
+    def __init__(self, settings: Settings, tables: Tables) -> None:
+        kafka.ensure_topics(settings, (topics.RESTOCK_ORDERS,))
+        self._tables = tables
+        self._producer: Producer = kafka.producer(
+            settings, **{"transactional.id": TRANSACTIONAL_ID, "transaction.timeout.ms": 30_000}
+        )
+        self._group: Consumer = kafka.consumer(settings, GROUP)
+        try:
+            self._producer.init_transactions(TIMEOUT)
+            self.place = self._committed_place()
+        except KafkaException as error:
+            raise BrokerError(f"the relay cannot start: {error.args[0].str()}") from error
+        self._outbox_version = -1
+        log.info("going on after outbox place %d", self.place)
+
+    def publish_available(self) -> int:
+        """Publish what the outbox holds beyond the committed place; returns the number of orders."""
+        version = self._tables.version(ORDER_OUTBOX)
+        if version == self._outbox_version:
+            return 0
+        rows = self._tables.read(ORDER_OUTBOX, ("sequence", "order_id", "payload"), pc.field("sequence") > self.place)
+        rows = rows.sort_by("sequence")
+        for start in range(0, rows.num_rows, BATCH):
+            self._publish(rows.slice(start, BATCH).to_pylist())
+        self._outbox_version = version
+        return int(rows.num_rows)
+
+    def run(self, stopped: Callable[[float], bool], poll_seconds: float = 0.1) -> None:
+        """Publish until `stopped(seconds)`, which waits at most so long, says so."""
+        while not stopped(poll_seconds):
+            self.publish_available()
+
+    def close(self) -> None:
+        """Leave; nothing is pending between calls."""
+        self._group.close()
+
+    def _publish(self, orders: list[dict[str, object]]) -> None:
+        last = orders[-1]["sequence"]
+        try:
+            self._producer.begin_transaction()
+            for order in orders:
+                self._producer.produce(
+                    topics.RESTOCK_ORDERS, str(order["payload"]).encode(), key=str(order["order_id"])
+                )
+                self._producer.poll(0)
+            self._producer.send_offsets_to_transaction(
+                [TopicPartition(*PLACE, last)], self._group.consumer_group_metadata(), TIMEOUT
+            )
+            failpoint("relay.inside_transaction")
+            self._producer.commit_transaction(TIMEOUT)
+        except KafkaException as error:
+            self._give_up(error)
+        failpoint("relay.after_transaction")
+        self.place = int(str(last))
+        log.info("published %d orders, up to outbox place %d", len(orders), self.place)
+
+    def _give_up(self, error: KafkaException) -> None:
+        cause = error.args[0]
+        if cause.fatal():
+            raise BrokerError(
+                f"another relay took over ({cause.str()}); this one ends, and nothing was published twice"
+            ) from error
+        if cause.txn_requires_abort():
+            self._producer.abort_transaction(TIMEOUT)
+        raise BrokerError(f"orders could not be published: {cause.str()}; they stay in the outbox") from error
+
+    def _committed_place(self) -> int:
+        (found,) = self._group.committed([TopicPartition(*PLACE)], timeout=TIMEOUT)
+        return max(0, int(found.offset))
+
+
+def relay_once(settings: Settings, tables: Tables) -> int:
+    """Publish what there is, then leave; returns the number of orders."""
+    relay = Relay(settings, tables)
+    try:
+        return relay.publish_available()
+    finally:
+        relay.close()
