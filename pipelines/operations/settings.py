@@ -99,6 +99,7 @@ class TotalsSettings(_Section):
 
     window_minutes: int = Field(60, ge=1, le=1440)
     trigger_seconds: float = Field(10.0, ge=0)
+    publish: bool = Field(True, description="send changed totals to demand.totals; false: store them only")
 
 
 class MlflowSettings(_Section):
