@@ -28,6 +28,7 @@ from pipelines.contracts.tables import (
     STOCK_MOVEMENTS,
     Table,
 )
+from pipelines.ingestion.replay import replayed_origins
 from pipelines.ingestion.seen import SeenIds, id_key
 from pipelines.ingestion.sorting import (
     Coordinates,
@@ -142,6 +143,7 @@ class Ingestor:
         for table in SILVER:
             self._append(table, batch.silver.get(table.name), batch_id)
         failpoint("ingest.after_ledger")
+        self._mark_replayed(raw, now)
         self._append(INGEST_BATCHES, self._batch_rows(batch_id, batch, raw, now), batch_id)
         if batch.reasons:
             log.warning("batch %d: set aside %s", batch_id, dict(batch.reasons))
@@ -159,6 +161,21 @@ class Ingestor:
     def _append(self, table: Table, rows: pa.Table | None, batch_id: int) -> None:
         if rows is not None and rows.num_rows:
             self._tables.append(table, rows, self._application, batch_id)
+
+    def _mark_replayed(self, raw: pa.Table, now: datetime) -> None:
+        """Note in quarantine which of its records came again."""
+        headers = raw.column("headers")
+        if headers.null_count == len(headers):
+            return
+        origins = replayed_origins(headers.to_pylist())
+        if origins:
+            rows = [
+                {"topic": topic, "partition": partition, "offset": offset, "replayed_at": now}
+                for topic, partition, offset in dict.fromkeys(origins)
+            ]
+            schema = pa.schema([QUARANTINE.schema.field(name) for name in rows[0]])
+            keys = ("topic", "partition", "offset")
+            self._tables.update_matching(QUARANTINE, pa.Table.from_pylist(rows, schema=schema), keys, ("replayed_at",))
 
     def _batch_rows(self, batch_id: int, batch: SortedBatch, raw: pa.Table, now: datetime) -> pa.Table:
         ends = raw.group_by(["topic", "partition"]).aggregate([("offset", "max")]).to_pylist()

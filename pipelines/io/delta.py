@@ -155,6 +155,16 @@ class Tables:
             .execute()
         )
 
+    def update_matching(self, table: Table, rows: pa.Table, keys: Sequence[str], columns: Sequence[str]) -> None:
+        """Set `columns` to the given rows' values where the keys are equal; other rows stay."""
+        condition = " AND ".join(f"target.{key} = source.{key}" for key in keys)
+        (
+            self.handle(table)
+            .merge(rows, predicate=condition, source_alias="source", target_alias="target")
+            .when_matched_update({column: f"source.{column}" for column in columns})
+            .execute()
+        )
+
     def delete(self, table: Table, predicate: str) -> None:
         """Delete the rows that match `predicate` (SQL on constants of our own)."""
         self.handle(table).delete(predicate)
@@ -204,10 +214,13 @@ class Tables:
             .save(self.uri(table))
         )
 
-    def overwrite_frame(self, table: Table, frame: DataFrame) -> None:
-        """Replace the table's rows by a DataFrame's."""
+    def overwrite_frame(self, table: Table, frame: DataFrame, predicate: str | None = None) -> None:
+        """Replace the table's rows, or those that match `predicate` (SQL on constants of our own), by a
+        DataFrame's."""
         self.ensure(table)
         writer = frame.select(*table.schema.names).write.format("delta").mode("overwrite")
+        if predicate is not None:
+            writer = writer.option("replaceWhere", predicate)
         writer.save(self.uri(table))
 
 

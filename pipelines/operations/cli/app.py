@@ -1,0 +1,71 @@
+"""All commands, and the one place where an error becomes an exit code."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import typer
+import yaml
+
+from pipelines.errors import StockcastError
+from pipelines.operations.cli import broker, orders, quarantine, status
+from pipelines.operations.cli.options import ConfigOption, SetOption, settings_from
+from pipelines.simulation import commands as simulation
+
+app = typer.Typer(
+    help="Demand forecasts, stockout flags and restock orders, exactly once.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.add_typer(broker.app, name="broker")
+app.add_typer(orders.app, name="orders")
+app.add_typer(quarantine.app, name="quarantine")
+app.command("status")(status.status)
+simulation.register(app)
+
+
+@app.command()
+def demo(config: ConfigOption = None, overrides: SetOption = None, keep: bool = False) -> None:
+    """A fresh chain from events to forecasts, flags and orders; ends by itself.
+
+    --keep leaves the broker running, to look around.
+    """
+    from pipelines.operations.demo import run_demo
+
+    run_demo(settings_from(config, overrides), keep_broker=keep)
+
+
+@app.command()
+def live(config: ConfigOption = None, overrides: SetOption = None, rate: float = 20.0) -> None:
+    """The demo's chain kept running at RATE events a second, until Ctrl-C."""
+    from pipelines.operations.demo import run_live_demo
+
+    run_live_demo(settings_from(config, overrides), rate)
+
+
+@app.command("settings")
+def show_settings(config: ConfigOption = None, overrides: SetOption = None) -> None:
+    """The settings in force, with what each means."""
+    settings = settings_from(config, overrides)
+    for name, info in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        if not hasattr(value, "model_dump"):
+            sys.stdout.write(f"{name}: {value}  # {info.description}\n")
+            continue
+        sys.stdout.write(f"{name}:\n")
+        for key, field in type(value).model_fields.items():
+            shown = yaml.safe_dump(getattr(value, key), default_flow_style=True).removesuffix("...\n").strip()
+            note = f"  # {field.description}" if field.description else ""
+            sys.stdout.write(f"  {key}: {shown}{note}\n")
+
+
+def main() -> None:
+    """The console script: 0 done, 2 bad usage or configuration, 1 anything else."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    try:
+        app()
+    except StockcastError as error:
+        sys.stderr.write(f"error: {error}\n")
+        raise SystemExit(error.exit_code) from None

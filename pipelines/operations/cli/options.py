@@ -1,0 +1,49 @@
+"""Options that every command takes, and how results are shown."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import orjson
+import typer
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from pipelines.operations.settings import Settings, load_settings
+
+ConfigOption = Annotated[
+    list[str] | None, typer.Option("--config", metavar="FILE", help="Settings in YAML; repeatable, later wins.")
+]
+SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="a.b=value", help="One setting; repeatable.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document, for machines.")]
+
+
+def settings_from(config: list[str] | None, overrides: list[str] | None) -> Settings:
+    """Settings of a command."""
+    return load_settings(config or (), overrides or ())
+
+
+def show_json(document: Any) -> None:
+    """Print a document as JSON; times as RFC 3339."""
+    options = orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS
+    sys.stdout.write(orjson.dumps(document, default=str, option=options).decode() + "\n")
+
+
+def show_table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
+    """Print rows as a table; text from events is shown as it is, never as markup."""
+    table = RichTable(title=title, title_justify="left", header_style="bold")
+    for column in columns:
+        numeric = bool(rows) and all(isinstance(row[len(table.columns)], int | float) for row in rows)
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row))
+    Console(markup=False, highlight=False).print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if hasattr(value, "strftime"):
+        return str(value.strftime("%Y-%m-%d %H:%M"))
+    return f"{value:g}" if isinstance(value, float) else str(value)

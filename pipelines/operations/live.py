@@ -1,0 +1,101 @@
+"""All live streams in one Spark application: ingest, restock right behind it, totals, and the relay."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from pyspark.sql.streaming.query import StreamingQuery
+
+from pipelines.demand.totals import start_totals
+from pipelines.ingestion.stream import start_ingest
+from pipelines.io.delta import Tables
+from pipelines.io.ownership import ownership
+from pipelines.operations.session import open_session
+from pipelines.operations.settings import Settings
+from pipelines.restocking.relay import Relay
+from pipelines.restocking.stream import running_engine
+
+log = logging.getLogger("stockcast.live")
+
+OWNERS = ("ingest_events", "restock", "aggregate_totals", "relay_orders")
+RELAY_RETRY_SECONDS = 5.0
+
+
+def run_live(settings: Settings, *, once: bool = False, stop: threading.Event | None = None) -> None:
+    """Run until `stop` is set, SIGINT or SIGTERM arrives, or a stream fails; `once`: until all is done.
+
+    Raises:
+        StreamingQueryException, StockcastError: a stream failed; the others were stopped in an orderly way.
+    """
+    stop = stop or threading.Event()
+    with ownership(settings, *OWNERS), _signals(stop):
+        spark, tables = open_session("stockcast-live"), Tables(settings)
+        with _relaying(settings), running_engine(settings, tables) as engine:
+            queries = [
+                start_ingest(spark, settings, tables, once=once, then=engine.stage),
+            ]
+            if not once:
+                queries.append(start_totals(spark, settings, tables))
+            log.info("live: %s", ", ".join(query.name for query in queries))
+            try:
+                _wait(queries, stop)
+            finally:
+                for query in queries:
+                    query.stop()
+
+
+def _wait(queries: list[StreamingQuery], stop: threading.Event) -> None:
+    while not stop.wait(0.2):
+        for query in queries:
+            if not query.isActive:
+                if (failure := query.exception()) is not None:
+                    raise failure
+                return
+
+
+@contextmanager
+def _relaying(settings: Settings) -> Iterator[None]:
+    """The relay in a thread of its own; it outlives broker outages, and ends after publishing the rest."""
+    stop = threading.Event()
+
+    def run() -> None:
+        while not stop.is_set():
+            try:
+                relay = Relay(settings, Tables(settings))
+                relay.run(stop.wait)
+                relay.publish_available()
+                relay.close()
+            except Exception:
+                log.exception("the relay stopped; orders stay in the outbox, trying again")
+                stop.wait(RELAY_RETRY_SECONDS)
+
+    thread = threading.Thread(target=run, name="relay", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(60)
+
+
+@contextmanager
+def _signals(stop: threading.Event) -> Iterator[None]:
+    """Turn SIGINT and SIGTERM into an orderly stop, where this is the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(_: int, __: FrameType | None) -> None:
+        stop.set()
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

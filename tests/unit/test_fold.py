@@ -1,0 +1,239 @@
+"""Orders and flags depend on the order of the ledger alone, never on how it is cut into steps."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines.contracts.tables import INVENTORY_POLICIES, ORDER_STATUS, STOCK_MOVEMENTS
+from pipelines.operations.settings import RestockSettings
+from pipelines.restocking.decisions import encode_flag, encode_order
+from pipelines.restocking.fold import Fold
+from pipelines.restocking.orders import next_state
+from pipelines.restocking.policy_book import PolicyBook
+
+AS_OF = date(2026, 3, 1)
+START = datetime(2026, 3, 2, tzinfo=UTC)
+SIGNS = {"sale": -1, "receipt": 1, "adjustment": 1}
+
+
+def policy(sku, reorder_point=10, order_up_to=30, pack=6, **extra):
+    return {
+        "location_id": "s-1",
+        "sku": sku,
+        "policy_version": "p-1",
+        "forecast_version": "f-1",
+        "reorder_point": reorder_point,
+        "order_up_to": order_up_to,
+        "safety_stock": 3.0,
+        "lead_time_days": 2.0,
+        "review_days": 1.0,
+        "service_level": 0.95,
+        "method": "order_up_to",
+        "binding_constraint": "service_level",
+        "supplier_id": "u-1",
+        "pack_size": pack,
+        "minimum_order": 1,
+        "as_of": AS_OF,
+        "cumulative_mean": [4.0 * day for day in range(1, 29)],
+        "cumulative_std": [2.0 * day**0.5 for day in range(1, 29)],
+        **extra,
+    }
+
+
+BOOK = PolicyBook("p-1", pa.Table.from_pylist([policy("a"), policy("b", pack=1)], schema=INVENTORY_POLICIES.schema))
+
+
+def ledger(*rows, first=1):
+    """Rows (sku, kind, quantity[, order_id]), an hour apart."""
+    records = []
+    for place, (sku, kind, quantity, *order) in enumerate(rows, start=first):
+        records.append(
+            {
+                "event_id": f"e-{place}",
+                "event_time": START + timedelta(hours=place),
+                "kafka_timestamp": START + timedelta(hours=place, seconds=1),
+                "location_id": "s-1",
+                "sku": sku,
+                "kind": kind,
+                "quantity": quantity,
+                "change": None if kind == "count" else SIGNS[kind] * quantity,
+                "order_id": order[0] if order else None,
+                "sequence": place,
+            }
+        )
+    return pa.Table.from_pylist(records, schema=STOCK_MOVEMENTS.schema)
+
+
+def status(order_id, state, place, **extra):
+    row = {
+        "event_id": f"d-{place}",
+        "event_time": START + timedelta(hours=place),
+        "kafka_timestamp": START + timedelta(hours=place),
+        "order_id": order_id,
+        "status": state,
+        "sequence": place,
+        **extra,
+    }
+    return pa.Table.from_pylist([row], schema=ORDER_STATUS.schema)
+
+
+NO_STATUS = ORDER_STATUS.schema.empty_table()
+NO_ROWS = STOCK_MOVEMENTS.schema.empty_table()
+
+
+def fold_of(book=BOOK, **options):
+    fold = Fold(RestockSettings(**options))
+    fold.policies = book
+    return fold
+
+
+def no_history(key, since):
+    raise AssertionError("nothing here reaches behind what is remembered")
+
+
+def run(fold, rows, statuses=NO_STATUS):
+    return fold.advance(rows, statuses, no_history)
+
+
+def test_an_order_fills_the_position_up_to_the_level_in_whole_packs():
+    # given 30 counted and 21 sold: position 9, reorder point 10, order up to 30, packs of 6
+    fold = fold_of()
+    outcome = run(fold, ledger(("a", "count", 30), ("a", "sale", 15), ("a", "sale", 6)))
+    # then one order of 24 (21 rounded up), counted as on order
+    ((sequence, order),) = outcome.orders
+    assert (sequence, order["quantity"], order["trigger_event_id"]) == (3, 24, "e-3")
+    assert order["on_hand"] == 9
+    assert order["expected_receipt"] - order["created_at"] == 2 * 86_400_000_000
+    assert fold.positions["s-1", "a"].on_order == 24
+    assert "24" in order["explanation"]
+
+
+def test_what_is_on_order_is_not_ordered_again():
+    fold = fold_of()
+    first = run(fold, ledger(("a", "count", 9)))
+    second = run(fold, ledger(("a", "sale", 3), ("a", "sale", 3), first=2))
+    assert len(first.orders) == 1
+    assert second.orders == []
+
+
+def test_a_receipt_turns_on_order_into_on_hand():
+    fold = fold_of()
+    ((_, order),) = run(fold, ledger(("a", "count", 9))).orders
+    outcome = run(
+        fold, ledger(("a", "receipt", 10, order["order_id"]), ("a", "receipt", 14, order["order_id"]), first=2)
+    )
+    position = fold.positions["s-1", "a"]
+    assert (position.on_hand, position.on_order) == (33, 0)
+    assert [(change.status, change.received) for change in outcome.changes] == [
+        ("partly_received", 10),
+        ("received", 24),
+    ]
+
+
+def test_a_cancelled_order_is_ordered_anew_and_a_rejected_one_is_not():
+    for state, again in (("cancelled", 1), ("rejected", 0)):
+        fold = fold_of()
+        ((_, order),) = run(fold, ledger(("a", "count", 9))).orders
+        outcome = run(fold, NO_ROWS, status(order["order_id"], state, 2))
+        assert len(outcome.orders) == again, state
+        assert len({order["order_id"], *(other["order_id"] for _, other in outcome.orders)}) == 1 + again
+
+
+def test_a_rejection_holds_for_a_day():
+    fold = fold_of()
+    ((_, order),) = run(fold, ledger(("a", "count", 9))).orders
+    run(fold, NO_ROWS, status(order["order_id"], "rejected", 2))
+    assert run(fold, ledger(("a", "sale", 1), first=20)).orders == []
+    assert len(run(fold, ledger(("a", "sale", 1), first=27)).orders) == 1
+
+
+def test_an_announced_receipt_still_counts_until_the_goods_are_booked():
+    fold = fold_of()
+    ((_, order),) = run(fold, ledger(("a", "count", 9))).orders
+    assert run(fold, NO_ROWS, status(order["order_id"], "received", 2)).orders == []
+    outcome = run(fold, ledger(("a", "sale", 1), ("a", "receipt", 24, order["order_id"]), first=3))
+    assert outcome.orders == []
+    assert fold.positions["s-1", "a"].on_hand == 32
+
+
+def test_nothing_is_decided_for_days_before_the_policy():
+    late = pa.Table.from_pylist(
+        [policy("a", as_of=date(2026, 4, 1))],
+        schema=INVENTORY_POLICIES.schema,
+    )
+    outcome = run(fold_of(PolicyBook("p-1", late)), ledger(("a", "count", 1)))
+    assert (outcome.orders, outcome.flags) == ([], [])
+
+
+def test_flags_rise_by_class_and_start_anew_after_a_recovery():
+    fold = fold_of()
+    rows = [
+        ("b", "count", 60),
+        ("b", "sale", 49),
+        ("b", "sale", 5),
+        ("b", "sale", 5),
+        ("b", "sale", 1),
+        ("b", "count", 200),
+        ("b", "sale", 200),
+    ]
+    outcome = run(fold, ledger(*rows))
+    severities = [flag["severity"] for flag in outcome.flags]
+    assert severities[-1] == "critical"
+    assert len(severities) == len({flag["flag_id"] for flag in outcome.flags})
+    before_count = [flag for flag in outcome.flags if flag["source_event_id"] < "e-6"]
+    ranks = [("low", "high", "critical").index(flag["severity"]) for flag in before_count]
+    assert ranks == sorted(set(ranks))
+    assert outcome.flags[-1]["stockout_probability"] == 1.0
+    assert all(0 <= flag["stockout_probability"] <= 1 for flag in outcome.flags)
+
+
+row = st.tuples(
+    st.sampled_from("ab"),
+    st.sampled_from(["sale", "sale", "sale", "receipt", "count", "adjustment"]),
+    st.integers(1, 12),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(rows=st.lists(row, min_size=1, max_size=40), cuts=st.lists(st.integers(1, 7), min_size=1, max_size=40))
+def test_any_cut_of_the_ledger_gives_the_same_orders_byte_for_byte(rows, cuts):
+    # given a ledger
+    whole = ledger(*rows)
+    # when it is folded at once, and in steps
+    together = run(fold_of(), whole)
+    stepwise, start = fold_of(recent_changes=64), 0
+    orders, flags = [], []
+    for cut in [*cuts, len(rows)]:
+        outcome = run(stepwise, whole.slice(start, cut))
+        orders += outcome.orders
+        flags += outcome.flags
+        start += cut
+    # then every order and flag is the same
+    assert [(place, encode_order(order)) for place, order in orders] == [
+        (place, encode_order(order)) for place, order in together.orders
+    ]
+    assert [encode_flag(flag) for flag in flags] == [encode_flag(flag) for flag in together.flags]
+    # and at rest no position lies at or below its reorder point, nor above order-up-to plus a pack by an order
+    for (_, sku), position in stepwise.positions.items():
+        assert position.on_hand + position.on_order > BOOK.get(("s-1", sku)).reorder_point
+
+
+@pytest.mark.parametrize(
+    ("states", "expected"),
+    [
+        (["approved", "shipped", "acknowledged"], "shipped"),
+        (["received", "shipped"], "received"),
+        (["rejected", "approved"], "rejected"),
+        (["acknowledged", "acknowledged"], "acknowledged"),
+    ],
+)
+def test_late_and_repeated_statuses_do_no_harm(states, expected):
+    state = "proposed"
+    for status_ in states:
+        state = next_state(state, status_)
+    assert state == expected
