@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 from pyspark.sql import SparkSession
 
 from pipelines.errors import UsageError
@@ -16,6 +19,8 @@ def open_session(name: str) -> SparkSession:
         UsageError: Delta is not on the class path or the session zone is not UTC; says how to pass the
             project's Spark defaults.
     """
+    # Workers on this machine run the driver's own Python; a cluster's spark.pyspark.python comes first.
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     spark = SparkSession.builder.appName(name).getOrCreate()
     spark.sparkContext.setLogLevel("WARN")
     conf = spark.conf

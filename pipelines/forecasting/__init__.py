@@ -1,0 +1,1 @@
+"""Demand to forecasts: engines, backtest, choice per series, hourly profile, publishing, model registry."""

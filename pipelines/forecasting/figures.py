@@ -1,0 +1,102 @@
+"""Figures of a training that are worth opening."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from pipelines.contracts.tables import QUANTILE_COLUMNS
+from pipelines.forecasting.series import Floats
+
+NOMINAL_COVERAGE = 0.8
+BLUE, ORANGE, GREY = "#1f5fa8", "#d8681c", "#777777"
+
+
+def wape_distribution(status: pd.DataFrame) -> Figure:
+    """How WAPE spreads over the series, beside seasonal naive's, and which series gain or lose by it.
+
+    Args:
+        status: columns WAPE and baseline_WAPE, one row a series; rows without either are left out.
+    """
+    scored = status.dropna(subset=["WAPE", "baseline_WAPE"])
+    figure = _figure(11, 4.2)
+    left, right = figure.subplots(1, 2)
+    top = float(np.nanquantile(scored[["WAPE", "baseline_WAPE"]], 0.98)) if len(scored) else 1.0
+    bins = np.linspace(0, max(top, 1e-9), 40)
+    left.hist(scored["baseline_WAPE"].clip(upper=top), bins=bins, color=GREY, alpha=0.5, label="seasonal naive")
+    left.hist(scored["WAPE"].clip(upper=top), bins=bins, color=BLUE, alpha=0.7, label="chosen model")
+    left.set(xlabel="WAPE on the backtest (the last bin holds all above)", ylabel="series", title="Accuracy by series")
+    left.legend()
+    right.scatter(scored["baseline_WAPE"], scored["WAPE"], s=9, color=BLUE, alpha=0.5)
+    right.plot([0, top], [0, top], color=GREY, linewidth=1)
+    better = (scored["WAPE"] < scored["baseline_WAPE"]).mean() if len(scored) else float("nan")
+    right.set(
+        xlim=(0, top),
+        ylim=(0, top),
+        xlabel="seasonal naive's WAPE",
+        ylabel="WAPE",
+        title=f"Below the line is better: {better:.0%} of {len(scored)} series",
+    )
+    return figure
+
+
+def fans(sample: list[dict[str, Any]], as_of: str) -> Figure:
+    """A fan for each sampled series: the backtest against what came, then the forecast.
+
+    Args:
+        sample: rows of `TRAINED_SERIES` as dictionaries.
+    """
+    figure = _figure(13, 3.0 * max(len(sample), 1))
+    axes = figure.subplots(max(len(sample), 1), 1, squeeze=False)[:, 0]
+    for axis, row in zip(axes, sample, strict=False):
+        tested = row["backtest_yhat"] or []
+        past = np.arange(-len(tested) + 1, 1)
+        if tested:
+            axis.fill_between(past, row["backtest_low"], row["backtest_high"], color=ORANGE, alpha=0.2, linewidth=0)
+            axis.plot(past, tested, color=ORANGE, label="backtest, 80 %")
+            axis.plot(past, row["backtest_actual"], "o-", color="black", markersize=3, linewidth=0.8)
+        steps = np.arange(1, len(row["day"]) + 1)
+        fan = {name: _column(row["day"], name) for name in ("yhat", *QUANTILE_COLUMNS)}
+        for low, high, shade in (("q05", "q95", 0.15), ("q10", "q90", 0.2), ("q25", "q75", 0.3)):
+            axis.fill_between(steps, fan[low], fan[high], color=BLUE, alpha=shade, linewidth=0)
+        axis.plot(steps, fan["yhat"], color=BLUE, label="forecast, 50, 80, 90 %")
+        axis.axvline(0.5, color=GREY, linewidth=0.8)
+        wape = "not scored" if row["WAPE"] is None else f"WAPE {row['WAPE']:.3f}"
+        axis.set_title(f"{row['location_id']} {row['sku']} ({row['category']}): {row['model']}, {wape}", fontsize=9)
+        axis.set_ylabel("units a day")
+        axis.set_ylim(bottom=0)
+    axes[0].legend(loc="upper left", fontsize=8)
+    axes[-1].set_xlabel(f"days from {as_of}")
+    return figure
+
+
+def coverage_by_category(status: pd.DataFrame) -> Figure:
+    """How often the 80 % interval held, and the bias, by category.
+
+    Args:
+        status: columns category, covered, days, error, actual; one row a series.
+    """
+    sums = status.groupby("category")[["covered", "days", "error", "actual"]].sum()
+    sums = sums[sums["days"] > 0].tail(40)
+    figure = _figure(11, 1.5 + 0.32 * max(len(sums), 3))
+    left, right = figure.subplots(1, 2, sharey=True)
+    left.barh(sums.index, sums["covered"] / sums["days"], color=BLUE)
+    left.axvline(NOMINAL_COVERAGE, color=ORANGE)
+    left.set(xlim=(0, 1), xlabel="coverage of the 80 % interval", title="Coverage (line: nominal)")
+    right.barh(sums.index, sums["error"] / sums["actual"].where(sums["actual"] > 0), color=GREY)
+    right.axvline(0, color=ORANGE)
+    right.set(xlabel="Σ(forecast - actual) / Σ actual", title="Bias")
+    return figure
+
+
+def _figure(width: float, height: float) -> Figure:
+    with mpl.rc_context({"font.size": 9}):
+        return Figure(figsize=(width, height), layout="constrained", dpi=110)
+
+
+def _column(steps: list[dict[str, float]], name: str) -> Floats:
+    return np.array([step[name] for step in steps])

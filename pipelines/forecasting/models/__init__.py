@@ -1,0 +1,1 @@
+"""One forecasting model a file; each registers itself with `pipelines.forecasting.engines`."""

@@ -1,0 +1,364 @@
+"""The nightly training: demand in, forecasts published, the run tracked."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from functools import partial
+from typing import TypeVar
+from zoneinfo import available_timezones
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
+
+from pipelines.contracts.tables import (
+    DAILY_DEMAND,
+    HOURLY_DEMAND,
+    LOCATIONS,
+    PRODUCTS,
+    PUBLISHED,
+    QUANTILES,
+    SOURCING,
+    TRAINING,
+)
+from pipelines.errors import MissingDataError, OwnershipError, PublishingError
+from pipelines.forecasting import figures, frames, publishing, trained
+from pipelines.forecasting.category import category_profiles
+from pipelines.forecasting.engines import EngineOptions, create
+from pipelines.forecasting.hourly import IntradayProfiles, intraday_profiles
+from pipelines.forecasting.selection import FAILED, OK, Engines, Task
+from pipelines.forecasting.summary import Summary, sample_keys, summarise
+from pipelines.forecasting.tracking import Tracking, start_run
+from pipelines.forecasting.trained import TRAINED_SERIES, Plan
+from pipelines.io import published
+from pipelines.io.delta import Tables, spark_schema
+from pipelines.io.ownership import ownership
+from pipelines.operations.settings import ForecastSettings, Settings
+
+log = logging.getLogger("stockcast.forecasting")
+
+Progress = Callable[[int, int], None]
+"""Called every few seconds with the series done and all series."""
+
+Result = TypeVar("Result")
+
+BASELINE, FALLBACK_MODEL = "seasonal_naive", "category_profile"
+PROGRESS_SECONDS = 5.0
+PUBLISHING_PATIENCE_SECONDS = 120.0
+PARTITIONS_PER_CORE = 8
+
+
+@dataclass(frozen=True)
+class TrainingReport:
+    """What a training gave. Ratios pool all scored series; NaN where nothing could be scored.
+
+    `training_run` is None where MLflow failed, `champion` whether the new model was promoted.
+    """
+
+    version: str
+    as_of: date
+    summary: Summary
+    training_run: str | None
+    model_version: str | None
+    champion: bool
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    daily: DataFrame
+    hourly: DataFrame
+    products: DataFrame
+    locations: DataFrame
+    sourcing: DataFrame
+
+
+def train(
+    spark: SparkSession,
+    settings: Settings,
+    tables: Tables,
+    as_of: date | None,
+    now: datetime,
+    progress: Progress | None = None,
+) -> TrainingReport:
+    """Train every series on the demand up to the end of `as_of` and publish the forecasts.
+
+    Everything is computed and written first; the pointer row is switched last, so whatever fails or dies
+    on the way leaves yesterday's forecasts in force, and a run again completes. Takes the ownership of
+    `train_forecasts` itself, and of `publishing` for the moment of the switch.
+
+    Args:
+        as_of: the last day whose data may be used; None: the newest day in `gold/daily_demand` that is over.
+        now: the time of the training; it names the version.
+
+    Raises:
+        MissingDataError: there is no demand up to `as_of`.
+        PublishingError: the new forecasts are incomplete or malformed, or the engine failed on every series.
+    """
+    with ownership(settings, TRAINING):
+        inputs = _read(spark, tables)
+        as_of = _last_day(inputs.daily, as_of, now)
+        version = publishing.forecast_version(as_of, now)
+        run = _attempt("start a run", lambda: start_run(settings, version, _parameters(settings.forecast, as_of)))
+        try:
+            report = _train(spark, settings, tables, _Job(inputs, as_of, version, now, run, progress))
+        except BaseException:
+            if run is not None:
+                _attempt("close the run", lambda: run.finish(succeeded=False))
+            raise
+    return report
+
+
+@dataclass(frozen=True)
+class _Job:
+    inputs: _Inputs
+    as_of: date
+    version: str
+    now: datetime
+    run: Tracking | None
+    progress: Progress | None
+
+
+def _train(spark: SparkSession, settings: Settings, tables: Tables, job: _Job) -> TrainingReport:
+    forecast = settings.forecast
+    _fit_all(spark, forecast, tables, job)
+    results = tables.frame(spark, TRAINED_SERIES)
+    status = tables.read(TRAINED_SERIES, columns=_STATUS_COLUMNS)
+    _refuse_systematic_failure(status, forecast.engine)
+    summary = summarise(status.to_pandas())
+    model_version = _track(tables, job, summary, status.to_pandas(), forecast.horizon_days)
+    run = job.run if model_version is not None else None
+    training_run = None if run is None else run.run_id
+    rows = frames.forecast_rows(results, job.as_of, job.version, job.now)
+    stored = publishing.write_version(
+        spark, tables, rows, publishing.status_rows(status, job.version, job.as_of, training_run), job.version
+    )
+    days, hours = forecast.horizon_days, min(forecast.hourly_horizon_hours, 24 * forecast.horizon_days)
+    try:
+        publishing.check(stored, results, job.as_of, days, hours)
+    except PublishingError:
+        publishing.discard(tables, job.version)
+        raise
+    pointer = published.Published(published.FORECASTS, job.version, job.as_of, training_run, job.now)
+    _switch(settings, tables, pointer)
+    log.info("forecasts %s are in force: %s", job.version, summary)
+    publishing.delete_old_versions(tables, forecast.versions_kept)
+    champion = False
+    if run is not None and model_version is not None:
+        champion = bool(_attempt("promote the model", lambda: _promote(run, model_version, summary, forecast)))
+    elif job.run is not None:
+        opened = job.run
+        _attempt("close the run", lambda: opened.finish(succeeded=False))
+    return TrainingReport(job.version, job.as_of, summary, training_run, model_version, champion)
+
+
+# Reading -----------------------------------------------------------------------------------------------
+
+
+def _read(spark: SparkSession, tables: Tables) -> _Inputs:
+    locations = tables.read(LOCATIONS)
+    unknown = sorted(
+        {zone for zone in locations.column("timezone").to_pylist() if zone not in available_timezones()}, key=str
+    )
+    if unknown:
+        log.warning("unknown time zones in the catalog, UTC is used instead: %s", unknown)
+        mended = pc.if_else(
+            pc.is_in(locations.column("timezone"), pa.array(unknown, pa.string())),
+            "UTC",
+            locations.column("timezone"),
+        )
+        locations = locations.set_column(locations.schema.get_field_index("timezone"), "timezone", mended)
+    return _Inputs(
+        daily=tables.frame(spark, DAILY_DEMAND),
+        hourly=tables.frame(spark, HOURLY_DEMAND),
+        products=tables.frame(spark, PRODUCTS),
+        locations=spark.createDataFrame(locations.to_pandas(), spark_schema(LOCATIONS)),
+        sourcing=tables.frame(spark, SOURCING),
+    )
+
+
+def _last_day(daily: DataFrame, as_of: date | None, now: datetime) -> date:
+    bound = F.col("date") < F.lit(now.date()) if as_of is None else F.col("date") <= F.lit(as_of)
+    newest: date | None = daily.where(bound).agg(F.max("date")).collect()[0][0]
+    if newest is None:
+        wanted = f"before {now.date()}" if as_of is None else f"up to {as_of}"
+        raise MissingDataError(
+            f"gold/daily_demand has no day {wanted}: nothing to train on; run jobs/aggregate_demand.py first, "
+            "or choose another --as-of"
+        )
+    return newest if as_of is None else as_of
+
+
+# Fitting -----------------------------------------------------------------------------------------------
+
+
+def _fit_all(spark: SparkSession, forecast: ForecastSettings, tables: Tables, job: _Job) -> None:
+    """Train all series on the executors, into `TRAINED_SERIES`."""
+    daily = job.inputs.daily.where(F.col("date") <= F.lit(job.as_of))
+    requested = frames.requested_series(daily, job.inputs.sourcing, job.inputs.locations)
+    total = requested.count()
+    first = job.as_of - timedelta(days=forecast.history_days - 1)
+    series = frames.series_rows(daily, requested, job.inputs.products, job.inputs.locations, first)
+    plan = _plan(forecast, daily, job)
+    log.info("training %d series up to %s with %s", total, job.as_of, forecast.engine)
+    cores = spark.sparkContext.defaultParallelism
+    partitions = max(1, min(-(-total // forecast.batch_series), PARTITIONS_PER_CORE * cores))
+    done = spark.sparkContext.accumulator(0)
+    results = series.repartition(partitions).mapInArrow(
+        partial(trained.train_rows, plan=plan, done=done), spark_schema(TRAINED_SERIES)
+    )
+    with _small_batches(spark, forecast.batch_series), _reporting(lambda: done.value, total, job.progress):
+        tables.overwrite_frame(TRAINED_SERIES, results)
+    # The last training's files are of no use to anybody.
+    tables.handle(TRAINED_SERIES).vacuum(0, dry_run=False, enforce_retention_duration=False)
+
+
+def _plan(forecast: ForecastSettings, daily: DataFrame, job: _Job) -> Plan:
+    first = job.as_of - timedelta(days=7 * forecast.profile_weeks - 1)
+    category = frames.category_statistics(daily, job.inputs.products, first).toPandas()
+    options = EngineOptions(forecast, category_profiles(category))
+    engines = Engines(*(create(name, options) for name in (forecast.engine, BASELINE, FALLBACK_MODEL)))
+    return Plan(
+        engines=engines,
+        task=Task(forecast.horizon_days, forecast.minimum_history_days, QUANTILES),
+        end=job.as_of,
+        hours=forecast.hourly_horizon_hours,
+        batch_series=forecast.batch_series,
+        intraday=_intraday(job, first) if forecast.hourly_horizon_hours else IntradayProfiles(),
+    )
+
+
+def _intraday(job: _Job, first: date) -> IntradayProfiles:
+    statistics = frames.intraday_statistics(
+        job.inputs.hourly, job.inputs.products, job.inputs.locations, first, job.as_of
+    )
+    return intraday_profiles(statistics.toPandas(), first, job.as_of)
+
+
+@contextmanager
+def _small_batches(spark: SparkSession, rows: int) -> Iterator[None]:
+    """Arrow batches of at most `rows` rows for the block: a row is a whole series."""
+    name = "spark.sql.execution.arrow.maxRecordsPerBatch"
+    before = spark.conf.get(name)
+    spark.conf.set(name, rows)
+    try:
+        yield
+    finally:
+        spark.conf.set(name, before or "10000")
+
+
+@contextmanager
+def _reporting(done: Callable[[], int], total: int, progress: Progress | None) -> Iterator[None]:
+    """Tell every few seconds how many series are done; a task that Spark repeats is counted once more."""
+    finished = threading.Event()
+    told = progress or (lambda count, of: log.info("%d of %d series trained", count, of))
+
+    def tell() -> None:
+        last = -1
+        while not finished.wait(PROGRESS_SECONDS):
+            count = min(done(), total)
+            if count != last:
+                told(count, total)
+                last = count
+
+    thread = threading.Thread(target=tell, name="training-progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        finished.set()
+        thread.join()
+    told(total, total)
+
+
+_STATUS_COLUMNS = [
+    name
+    for name in TRAINED_SERIES.schema.names
+    if name not in {"parameters", "day", "hour"} and not name.startswith("backtest_")
+]
+
+
+def _refuse_systematic_failure(status: pa.Table, engine: str) -> None:
+    """An engine that fails on every series has a cause of its own: fallbacks for all would hide it."""
+    rows = status.select(["status", "attempted", "reason"]).to_pandas()
+    tried = rows[rows["attempted"]]
+    if not len(rows) or (rows["status"] == FAILED).all():
+        raise PublishingError(f"no series could be forecast ({_first(rows)}); the forecasts in force stay")
+    if len(tried) and not (tried["status"] == OK).any():
+        raise PublishingError(
+            f"the engine {engine} failed on all {len(tried)} series it was tried on ({_first(tried)}); the forecasts "
+            "in force stay. Mend the engine, or choose another with --set forecast.engine=NAME"
+        )
+
+
+def _first(rows: pd.DataFrame) -> str:
+    return f"the first: {rows['reason'].iloc[0]}" if len(rows) else "there is none"
+
+
+# Publishing and tracking -------------------------------------------------------------------------------
+
+
+def _switch(settings: Settings, tables: Tables, pointer: published.Published) -> None:
+    """Switch the pointer, waiting a while for another job that is just switching its own."""
+    for attempt in Retrying(
+        retry=retry_if_exception_type(OwnershipError),
+        stop=stop_after_delay(PUBLISHING_PATIENCE_SECONDS),
+        wait=wait_fixed(1.0),
+        reraise=True,
+    ):
+        with attempt, ownership(settings, PUBLISHED.owner):
+            published.publish(tables, pointer)
+
+
+def _track(tables: Tables, job: _Job, summary: Summary, status: pd.DataFrame, horizon: int) -> str | None:
+    """Log results and register the model; its version, None where there is no run or MLflow failed."""
+    run = job.run
+    if run is None:
+        return None
+
+    def log_and_register() -> str:
+        wanted = pc.is_in(
+            pc.binary_join_element_wise(pc.field("location_id"), pc.field("sku"), "|"),
+            pa.array(["|".join(key) for key in sample_keys(status)], pa.string()),
+        )
+        sample = tables.read(TRAINED_SERIES, where=wanted).drop_columns(["parameters", "hour"]).to_pylist()
+        run.log_results(
+            summary.metrics(),
+            {"forecast_version": job.version, "as_of": job.as_of.isoformat(), "published": "no"},
+            {
+                "wape_by_series": figures.wape_distribution(status),
+                "forecasts_of_a_sample": figures.fans(sample, job.as_of.isoformat()),
+                "coverage_and_bias_by_category": figures.coverage_by_category(status),
+            },
+        )
+        return run.register(tables, job.as_of.isoformat(), horizon)
+
+    return _attempt("log the training", log_and_register)
+
+
+def _promote(run: Tracking, model_version: str, summary: Summary, forecast: ForecastSettings) -> bool:
+    run.tag("published", "yes")
+    champion = run.promote(model_version, summary.wape, forecast.promotion_tolerance)
+    run.finish(succeeded=True)
+    return champion
+
+
+def _attempt(what: str, action: Callable[[], Result]) -> Result | None:
+    """Run what must not stop the forecasts; None where it failed, with one line that says so."""
+    try:
+        return action()
+    except Exception as error:  # MLflow may be away in many ways; the forecasts matter more
+        log.error("MLflow could not %s (%s: %s); the forecasts go on without it", what, type(error).__name__, error)
+        log.debug("MLflow's error", exc_info=True)
+        return None
+
+
+def _parameters(forecast: ForecastSettings, as_of: date) -> dict[str, object]:
+    return {"as_of": as_of.isoformat(), **{f"forecast.{k}": v for k, v in forecast.model_dump().items()}}
