@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from pyspark.sql import DataFrame, SparkSession
 
 from pipelines.contracts import topics
 from pipelines.errors import BrokerError
 from pipelines.operations.settings import Settings
+
+_LEADER_SECONDS = 15.0
+_NO_LEADER_YET = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
 
 
 def client_settings(settings: Settings) -> dict[str, Any]:
@@ -123,11 +127,22 @@ def end_offsets(settings: Settings, names: Sequence[str]) -> dict[tuple[str, int
         for name in names:
             topic = metadata.topics.get(name)
             for partition in topic.partitions if topic is not None else ():
-                _, high = client.get_watermark_offsets(TopicPartition(name, partition), timeout=15)
-                found[(name, partition)] = high
+                found[(name, partition)] = _end_offset(client, TopicPartition(name, partition))
         return found
     finally:
         client.close()
+
+
+def _end_offset(client: Consumer, place: TopicPartition) -> int:
+    """A topic that was just created has no leader for a moment: that passes."""
+    deadline = time.monotonic() + _LEADER_SECONDS
+    while True:
+        try:
+            return int(client.get_watermark_offsets(place, timeout=15)[1])
+        except KafkaException as error:
+            if error.args[0].code() not in _NO_LEADER_YET or time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
 
 
 _JAVA_NAMES = {"sasl.mechanisms": "sasl.mechanism", "ssl.ca.location": "ssl.truststore.location"}
