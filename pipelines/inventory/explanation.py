@@ -1,0 +1,98 @@
+"""The arithmetic of an order in one line that a planner can redo by hand."""
+
+# ruff: noqa: D102 - the properties of the protocol are the table's columns
+from __future__ import annotations
+
+from typing import Protocol
+
+from pipelines.inventory.policies import CRITICAL_RATIO, NO_DEMAND, SHELF_LIFE
+from pipelines.inventory.quantity import whole_packs
+
+
+class PolicyRow(Protocol):
+    """What the explanation needs of a row of `gold/inventory_policies`, under the table's names."""
+
+    @property
+    def reorder_point(self) -> int: ...
+    @property
+    def order_up_to(self) -> int: ...
+    @property
+    def safety_stock(self) -> float: ...
+    @property
+    def lead_time_days(self) -> float: ...
+    @property
+    def review_days(self) -> float: ...
+    @property
+    def service_level(self) -> float: ...
+    @property
+    def binding_constraint(self) -> str: ...
+    @property
+    def pack_size(self) -> int: ...
+    @property
+    def minimum_order(self) -> int: ...
+    @property
+    def policy_version(self) -> str: ...
+    @property
+    def forecast_version(self) -> str: ...
+
+
+def explain_order(policy: PolicyRow, on_hand: int, on_order: int, quantity: int) -> str:
+    """Why `quantity` was ordered: position, reorder point, order-up-to level, rounding, versions.
+
+    Args:
+        policy: the policy row that decided.
+        on_hand, on_order: units at the moment of the decision.
+        quantity: units ordered.
+    """
+    position = on_hand + on_order
+    return (
+        f"Position {position} (on hand {on_hand} + on order {on_order}) is at or below the reorder point "
+        f"{policy.reorder_point} ({_reorder_point(policy)}); order up to {policy.order_up_to}"
+        f"{_size(policy)}: {_rounding(policy, policy.order_up_to - position, quantity)}; "
+        f"forecast {policy.forecast_version}, policy {policy.policy_version}"
+    )
+
+
+def _reorder_point(policy: PolicyRow) -> str:
+    expected = policy.reorder_point - policy.safety_stock
+    span = f"{policy.lead_time_days:.1f} days lead time + {_days(policy.review_days)} review"
+    facts = f"expected {expected:.1f}, safety stock {policy.safety_stock:.1f}"
+    if policy.binding_constraint == SHELF_LIFE:
+        return f"{_percent(policy.service_level)} of demand over {span} as far as shelf life allows, {facts}"
+    return f"{_percent(policy.service_level)} of demand over {span}, {facts}"
+
+
+def _size(policy: PolicyRow) -> str:
+    reasons = {
+        "economic_order_quantity": f" ({_above(policy)} above it by the economic order quantity)",
+        "minimum_order": f" ({_above(policy)} above it by the minimum order of {policy.minimum_order})",
+        "pack_size": f" ({_above(policy)} above it: one pack)",
+        SHELF_LIFE: " (what is expected to sell within its shelf life)",
+        CRITICAL_RATIO: " (margin against the cost of a unit left over)",
+        NO_DEMAND: " (no demand is expected)",
+    }
+    return reasons.get(policy.binding_constraint, "")
+
+
+def _above(policy: PolicyRow) -> int:
+    return policy.order_up_to - policy.reorder_point
+
+
+def _rounding(policy: PolicyRow, needed: int, quantity: int) -> str:
+    packs = f"in packs of {policy.pack_size}"
+    if quantity == needed:
+        return f"{needed} needed and ordered"
+    if quantity > whole_packs(needed, policy.pack_size):
+        raised = f"{needed} needed, raised to the minimum order of {policy.minimum_order}"
+        return raised if quantity == policy.minimum_order else f"{raised}, which is {quantity} {packs}"
+    if quantity > needed:
+        return f"{needed} needed, rounded up to {quantity} {packs}"
+    return f"{needed} needed, {quantity} ordered"
+
+
+def _percent(probability: float) -> str:
+    return f"{round(100 * probability, 2):g} %"
+
+
+def _days(days: float) -> str:
+    return f"{days:g} day" if days == 1 else f"{days:g} days"

@@ -1,0 +1,1 @@
+"""The policies, one a file; each registers itself (see `pipelines.inventory.policies`)."""
