@@ -94,7 +94,12 @@ class Tables:
             dataset = self.handle(table).to_pyarrow_dataset()
         except TableNotFoundError:
             return schema.empty_table()
-        return dataset.to_table(columns=schema.names, filter=where).cast(schema)
+        try:
+            return dataset.to_table(columns=schema.names, filter=where).cast(schema)
+        except pa.ArrowNotImplementedError:
+            # A merge stores text as `string_view`, for which Arrow's scanner has no comparisons. Merged
+            # tables are small: their rows are filtered after they have been read.
+            return dataset.to_table().cast(table.schema).filter(where).select(schema.names)
 
     def largest(self, table: Table, column: str) -> Any:
         """The largest value of a column by the files' statistics, without reading a file; None for no rows."""
