@@ -117,8 +117,7 @@ class _Live:
         self._settings, self._world, self._sender, self._orders = settings, world, sender, orders
         self._options, self._progress, self._stop, self._clock = options, progress, stop, clock
         self._until_ms = None if options.until is None else int(options.until.timestamp() * 1000)
-        self._now_ms = world.now_ms
-        self._start_ms = world.now_ms
+        self._now_ms = self._start_ms = min(world.now_ms, int(clock() * 1000))
         self._sent = 0
         self._pace = Pace(options.rate)
         self._saved = self._looked = self._reported = 0.0
@@ -129,7 +128,7 @@ class _Live:
         limit = self._limit()
         while not self._drain(limit):
             if self._until_ms is not None and limit >= self._until_ms:
-                for message in self._world.outbox.held_back(self._until_ms):
+                for message in self._world.outbox.held_back(max(self._until_ms, self._now_ms + 1)):
                     self._send(message)
                 return
             self._world.advance()

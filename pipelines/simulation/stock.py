@@ -24,7 +24,6 @@ _FEW_DAYS = 14
 _HOURLY_CHANCES = {"write_off": 1 / 240, "adjustment": 1 / 1440, "loss": 1 / 600, "transfer": 1 / 2400}
 _RETURN_PER_UNIT = 0.01
 _TRIM_HOURS_BEFORE_CUTOFF = 6
-_SUPPRESSED_DAYS_BEFORE_CUTOFF = 3
 
 
 @dataclass(frozen=True)
@@ -246,8 +245,8 @@ class Warehouse:
         position = stock.book + stock.on_order
         due = (self.review_hour == hour % HOURS_PER_DAY) & (position <= reorder_point)
         due &= self.launch_hour <= hour
-        if hour >= self.chain.plan.cutoff_hour - _SUPPRESSED_DAYS_BEFORE_CUTOFF * HOURS_PER_DAY:
-            due[list(self.low_stock)] = False
+        for series in self.low_stock:  # what they order from here on would arrive in the live phase
+            due[series] &= hour < self.chain.plan.cutoff_hour - HOURS_PER_DAY * self.lead[series]
         packs = np.ceil(np.maximum(up_to - position, self.minimum) / self.pack)
         quantity = (packs * self.pack).astype(np.int64)
         return [(int(series), int(quantity[series])) for series in np.flatnonzero(due)]

@@ -211,6 +211,13 @@ def test_live_waits_for_the_wall_clock_and_stops_when_told(home: Settings) -> No
     times = [event["event_time"] for event in reader.events()]
     assert max(times) <= "2026-02-01T12:30:00.000Z"
     assert max(times) > "2026-02-01T11:00"
+    # And an order is not acknowledged before it came, though its hour was begun
+    soon = at + timedelta(minutes=1)
+    _place(home, _order(build_chain(plan), 0, "order-107", 12))
+    simulate_live(home, plan, LiveOptions(rate=None, until=soon), clock=soon.timestamp)
+    (status,) = [event for event in reader.events() if event.get("order_id") == "order-107" and "actor" in event]
+    assert status["status"] == "acknowledged"
+    assert "2026-02-01T12:30" <= status["event_time"] <= "2026-02-01T12:31:00.000Z"
     # And the rest of the hour goes out in the next phase, once its time has come
     simulate_live(home, plan, LiveOptions(rate=None, until=at + timedelta(minutes=30)))
     events = reader.events()

@@ -133,6 +133,19 @@ def test_promotions_lift_demand_and_holidays_close_shops() -> None:
     assert demand[rows, berlin * 12 : (berlin + 1) * 12].sum() == 0
 
 
+def test_shops_are_busy_before_a_public_holiday_and_quiet_on_it() -> None:
+    plan = Plan(date(2026, 6, 1), stores=1, products=6, days=364)
+    model = build_model(build_chain(plan))
+    hours = pd.date_range(plan.start, periods=364 * 24, freq="h", tz="UTC").tz_convert("Europe/Berlin")
+    mean = pd.Series(expected_demand(model, plan.start_hour, 364 * 24).sum(axis=1), index=hours)
+    daily = mean.groupby(hours.date).sum()
+
+    # German Unity Day 2025, a Friday, and the days around it against the same weekdays a week later
+    before, on, after = (daily[date(2025, 10, day)] / daily[date(2025, 10, day + 7)] for day in (2, 3, 6))
+    assert before > after * 1.1
+    assert on < after * 0.75
+
+
 def test_demand_is_noisier_than_poisson_and_has_slow_movers_and_a_new_product() -> None:
     plan = Plan(date(2026, 6, 1), stores=3, products=20, days=364)
     model = build_model(build_chain(plan))
