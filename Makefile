@@ -13,7 +13,7 @@ help: ## show this list
 
 setup: $(STAMP) ## virtual environment, jars, console script
 
-$(STAMP): requirements.lock setup.cfg pyproject.toml conf/ivy/ivy.xml conf/ivy/jars.sha256 conf/spark-defaults.conf
+$(STAMP): requirements.lock setup.cfg pyproject.toml conf/ivy/ivy.xml conf/ivy/jars.sha256 conf/spark-defaults.conf conf/log4j2.properties
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, found " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	@test -x $(RUN) || { echo "creating .venv ..."; $(PYTHON) -m venv .venv; }
 	@echo "installing the pinned Python packages (a few minutes the first time) ..."

@@ -7,6 +7,7 @@ Run by `make setup`. Files land in `.jars/spark` and `.jars/broker`, each checke
 from __future__ import annotations
 
 import hashlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -68,12 +69,17 @@ def fetch() -> None:
 
 
 def configure_spark() -> None:
-    """Write the virtual environment's spark-defaults.conf: the project's own, and where the jars are."""
-    target = Path(pyspark.__file__).parent / "conf" / "spark-defaults.conf"
-    target.parent.mkdir(exist_ok=True)
+    """Write the configuration of the virtual environment's Spark: the project's own, where the jars are, and
+    what suits one machine (memory of the driver, loopback only)."""
+    target = Path(pyspark.__file__).parent / "conf"
+    target.mkdir(exist_ok=True)
     defaults = (ROOT / "conf" / "spark-defaults.conf").read_text(encoding="utf-8")
     jars = ",".join(str(path) for path in sorted((JARS / "spark").glob("*.jar")))
-    target.write_text(f"{defaults}\nspark.jars {jars}\n", encoding="utf-8")
+    (target / "spark-defaults.conf").write_text(
+        f"{defaults}\nspark.jars {jars}\nspark.driver.memory 2g\n", encoding="utf-8"
+    )
+    (target / "spark-env.sh").write_text("export SPARK_LOCAL_IP=${SPARK_LOCAL_IP:-127.0.0.1}\n", encoding="utf-8")
+    shutil.copy(ROOT / "conf" / "log4j2.properties", target)
 
 
 def main() -> int:

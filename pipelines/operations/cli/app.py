@@ -8,10 +8,10 @@ import sys
 import typer
 import yaml
 
+import pipelines.simulation.commands as simulation
 from pipelines.errors import StockcastError
 from pipelines.operations.cli import broker, orders, quarantine, status
 from pipelines.operations.cli.options import ConfigOption, SetOption, settings_from
-from pipelines.simulation import commands as simulation
 
 app = typer.Typer(
     help="Demand forecasts, stockout flags and restock orders, exactly once.",

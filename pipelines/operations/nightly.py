@@ -1,0 +1,71 @@
+"""What the scheduler calls: aggregate, train, promote, plan. Safe to run again; a failed night changes nothing."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+
+from pyspark.sql import SparkSession
+
+from pipelines.contracts.tables import STOCK_MOVEMENTS
+from pipelines.demand.aggregate import aggregate_demand
+from pipelines.errors import MissingDataError
+from pipelines.forecasting.training import Progress, TrainingReport, train
+from pipelines.inventory.planning import PlanningReport, plan
+from pipelines.io.delta import Tables
+from pipelines.operations.settings import Settings
+
+log = logging.getLogger("stockcast.nightly")
+
+
+@dataclass(frozen=True)
+class NightlyReport:
+    """What a night came to."""
+
+    as_of: date
+    training: TrainingReport
+    planning: PlanningReport
+
+
+def run_nightly(
+    spark: SparkSession,
+    settings: Settings,
+    tables: Tables,
+    as_of: date | None,
+    clock: Callable[[], datetime],
+    progress: Progress | None = None,
+) -> NightlyReport:
+    """Bring demand, forecasts and policies up to the end of day `as_of`.
+
+    Each step publishes only when it is complete, so that a night that fails or dies leaves yesterday's
+    forecasts and policies in force, and running it again completes it.
+
+    Args:
+        as_of: the last day whose data may be used; None: the newest day in the ledger that is over.
+
+    Raises:
+        MissingDataError: the ledger has no day that is over.
+    """
+    as_of = as_of or newest_complete_day(tables, clock())
+    log.info("nightly run as of %s", as_of)
+    aggregate_demand(spark, settings, tables, as_of)
+    training = train(spark, settings, tables, as_of, clock(), progress)
+    planning = plan(spark, settings, tables, as_of, clock())
+    return NightlyReport(as_of, training, planning)
+
+
+def newest_complete_day(tables: Tables, now: datetime) -> date:
+    """The newest UTC day with events that is over.
+
+    Raises:
+        MissingDataError: there is none.
+    """
+    newest = tables.largest(STOCK_MOVEMENTS, "event_time")
+    if newest is None:
+        raise MissingDataError("the ledger is empty; take events in first (jobs/ingest_events.py --once)")
+    newest = newest if newest.tzinfo else newest.replace(tzinfo=UTC)
+    yesterday: date = now.date() - timedelta(days=1)
+    newest_day: date = newest.date()
+    return min(yesterday, newest_day)
