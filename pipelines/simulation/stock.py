@@ -198,32 +198,36 @@ class Warehouse:
         level = int(stock.physical[series])
         if level <= max(4, 6 * stock.rate[series]):
             return []
-        return self._transfer(stock, series, level // 3, hour * HOUR_MS + int((3 + size) * _MINUTE))
+        return self._give_away(stock, series, level // 3, hour * HOUR_MS + int((3 + size) * _MINUTE))
 
-    def _transfer(self, stock: Stock, series: int, quantity: int, at_ms: int) -> list[Movement]:
+    def _give_away(self, stock: Stock, series: int, quantity: int, at_ms: int) -> list[Movement]:
         """To the store with the shortest cover, in the same region where it has another store."""
-        products = len(self.chain.products)
-        others = [other for other in range(series % products, self.chain.size, products) if other != series]
+        others = self._same_product(series)
         region = self.chain.store(series).region
         near = [other for other in others if self.chain.store(other).region == region]
         if not others or quantity < 1:
             return []
         target = min(near or others, key=lambda other: stock.physical[other] / stock.rate[other])
-        return [
-            _move(stock, series, "transfer_out", quantity, at_ms),
-            _move(stock, target, "transfer_in", quantity, at_ms + _MINUTE),
-        ]
+        return _hand_over(stock, series, target, quantity, at_ms)
+
+    def _same_product(self, series: int) -> list[int]:
+        products = len(self.chain.products)
+        return [other for other in range(series % products, self.chain.size, products) if other != series]
 
     def _trim(self, stock: Stock, hour: int) -> list[Movement]:
-        """Shortly before the live phase the chosen series give away what would outlast a lead time."""
+        """Shortly before the live phase the chosen series are brought to what will not last a lead time."""
         movements: list[Movement] = []
         for offset, series in enumerate(self.low_stock):
             keep = int(np.ceil((0.25 + 0.6 * self.lead[series]) * stock.rate[series]))
             surplus = int(stock.physical[series]) - keep
+            at_ms = hour * HOUR_MS + 7 * _MINUTE + offset
             if surplus > 0:
-                at_ms = hour * HOUR_MS + 7 * _MINUTE + offset
-                moved = self._transfer(stock, series, surplus, at_ms)
+                moved = self._give_away(stock, series, surplus, at_ms)
                 movements += moved or [_move(stock, series, "write_off", surplus, at_ms)]
+            elif others := self._same_product(series):
+                giver = max(others, key=lambda other: stock.physical[other])
+                if (quantity := min(-surplus, int(stock.physical[giver]) // 2)) > 0:
+                    movements += _hand_over(stock, giver, series, quantity, at_ms)
         return movements
 
     def _count(self, stock: Stock, hour: int) -> list[Movement]:
@@ -246,7 +250,8 @@ class Warehouse:
         due = (self.review_hour == hour % HOURS_PER_DAY) & (position <= reorder_point)
         due &= self.launch_hour <= hour
         for series in self.low_stock:  # what they order from here on would arrive in the live phase
-            due[series] &= hour < self.chain.plan.cutoff_hour - HOURS_PER_DAY * self.lead[series]
+            longest = self.lead[series] + 2 * self.lead_std[series]
+            due[series] &= hour < self.chain.plan.cutoff_hour - HOURS_PER_DAY * longest
         packs = np.ceil(np.maximum(up_to - position, self.minimum) / self.pack)
         quantity = (packs * self.pack).astype(np.int64)
         return [(int(series), int(quantity[series])) for series in np.flatnonzero(due)]
@@ -262,6 +267,13 @@ def _move(stock: Stock, series: int, kind: str, quantity: int, at_ms: int, order
     stock.physical[series] += change
     stock.book[series] += change
     return Movement(series, kind, quantity, at_ms, int(stock.book[series]), order_id)
+
+
+def _hand_over(stock: Stock, source: int, target: int, quantity: int, at_ms: int) -> list[Movement]:
+    return [
+        _move(stock, source, "transfer_out", quantity, at_ms),
+        _move(stock, target, "transfer_in", quantity, at_ms + _MINUTE),
+    ]
 
 
 def _pick(chance: float) -> str:
