@@ -1,10 +1,9 @@
-"""Load the reference data: products, locations, suppliers, sourcing."""
+"""spark-submit jobs/load_catalog.py: products, locations, suppliers and sourcing, validated and put in force."""
 
 from __future__ import annotations
 
 import argparse
 import logging
-import sys
 from pathlib import Path
 
 from pipelines.ingestion.catalog import load_catalog
@@ -29,5 +28,11 @@ def run(arguments: JobArguments) -> None:
     log.info("catalog loaded: %s", ", ".join(f"{count} {name}" for name, count in rows.items()))
 
 
+def main(argv: list[str] | None = None) -> int:
+    return run_job(
+        "Validate and load the catalog from CSV or Parquet files.", run, add_arguments=add_arguments, argv=argv
+    )
+
+
 if __name__ == "__main__":
-    sys.exit(run_job("Validate and load the catalog from CSV or Parquet files.", run, add_arguments=add_arguments))
+    raise SystemExit(main())

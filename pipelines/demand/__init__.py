@@ -1,0 +1,1 @@
+"""Ledger to hourly and daily demand, and to regional and global totals."""

@@ -1,0 +1,288 @@
+"""Totals per region and for the chain: exact sums, corrected by late events, never doubled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from demand_oracle import Event, at, event, ledger, random_ledger, totals
+from pyspark.sql import SparkSession
+
+from pipelines.contracts.tables import DEMAND_TOTALS, HOURLY_DEMAND, LOCATIONS, STOCK_MOVEMENTS
+from pipelines.demand.aggregate import aggregate_demand
+from pipelines.demand.totals import (
+    location_totals,
+    refresh_totals,
+    run_totals,
+    scope_totals,
+    start_totals,
+    windows_of,
+)
+from pipelines.errors import OwnershipError, UsageError
+from pipelines.io.delta import Tables
+from pipelines.io.ownership import ownership
+from pipelines.operations.settings import Settings, load_settings
+
+REGIONS = {"s0": "north", "s1": "north", "s2": "south"}
+HOURLY = windows_of(60)
+
+
+@pytest.fixture
+def quiet(settings: Settings) -> Settings:
+    """Settings that store totals and send nothing."""
+    return load_settings(overrides=[f"home={settings.home}", "totals.publish=false"])
+
+
+@pytest.fixture
+def catalogued(tables: Tables) -> Tables:
+    """Tables whose catalog knows the regions."""
+    tables.overwrite(LOCATIONS, locations(REGIONS))
+    tables.ensure(DEMAND_TOTALS)
+    return tables
+
+
+def locations(regions: dict[str, str]) -> pa.Table:
+    rows = [{"location_id": name, "region": region} for name, region in regions.items()]
+    return pa.Table.from_pylist(rows, schema=LOCATIONS.schema)
+
+
+def stored(tables: Tables) -> dict[Any, tuple[int, int, Decimal]]:
+    return by_key(tables.read(DEMAND_TOTALS))
+
+
+def by_key(rows: pa.Table) -> dict[Any, tuple[int, int, Decimal]]:
+    found = {
+        (row["scope"], row["window_start"]): (row["orders"], row["units"], row["revenue"]) for row in rows.to_pylist()
+    }
+    assert len(found) == rows.num_rows
+    return found
+
+
+@pytest.mark.parametrize("minutes", [15, 60, 1440])
+def test_random_totals_agree_with_the_oracle(spark: SparkSession, minutes: int) -> None:
+    events = random_ledger(seed=5, count=400)
+    windows = windows_of(minutes)
+    per_location = location_totals(spark.createDataFrame(ledger(events)), windows)
+    frame = scope_totals(per_location, spark.createDataFrame(locations(REGIONS)), windows)
+
+    assert by_key(frame.toArrow()) == totals(events, REGIONS, timedelta(minutes=minutes))
+
+
+def test_regions_are_the_sum_of_their_stores_and_global_of_the_regions(spark: SparkSession) -> None:
+    """Given prices whose binary sums depend on their order; s9 is in no region."""
+    events = [
+        event("2024-03-01 10:00", "sale", n % 3 + 1, event_id=f"e{n}", location_id=f"s{n % 4}", unit_price=0.1 * n)
+        for n in range(200)
+    ]
+    per_location = location_totals(spark.createDataFrame(ledger(events)), HOURLY)
+    stores = {row["location_id"]: row for row in per_location.toArrow().to_pylist()}
+    frame = scope_totals(per_location, spark.createDataFrame(locations(REGIONS)), HOURLY)
+    found = {scope: numbers for (scope, _), numbers in by_key(frame.toArrow()).items()}
+
+    assert set(found) == {"north", "south", "unknown", "global"}
+    for scope, members in {"north": ["s0", "s1"], "south": ["s2"], "unknown": ["s3"], "global": stores}.items():
+        orders, units, revenue = found[scope]
+        assert orders == sum(stores[name]["orders"] for name in members)
+        assert units == sum(stores[name]["units"] for name in members)
+        assert revenue == Decimal(sum(stores[name]["cents"] for name in members)) / 100
+
+
+def test_an_order_is_a_ticket_of_a_location(spark: SparkSession) -> None:
+    """Given a ticket of three lines, the same number at another store, a ticket named like an event, and two
+    sales without a ticket: 1 + 1 + 1 + 2 orders; a ticket of returns only is none."""
+    time = "2024-03-01 10:00"
+    events = [
+        *(event(time, "sale", 1, event_id=f"line{n}", ticket_id="t1", location_id="s0") for n in range(3)),
+        event(time, "sale", 1, event_id="other", ticket_id="t1", location_id="s1"),
+        event(time, "sale", 1, event_id="alone1", location_id="s0"),
+        event(time, "sale", 1, event_id="alone2", location_id="s0"),
+        event(time, "sale", 1, event_id="named", ticket_id="alone1", location_id="s0"),
+        event(time, "return", 1, event_id="back", ticket_id="t9", location_id="s0"),
+    ]
+    per_location = location_totals(spark.createDataFrame(ledger(events)), HOURLY)
+
+    assert {row["location_id"]: row["orders"] for row in per_location.collect()} == {"s0": 4, "s1": 1}
+
+
+class Published:
+    """Collects what a refresh sends."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+
+    def __call__(self, rows: pa.Table) -> None:
+        self.rows += rows.to_pylist()
+
+    def take(self) -> list[tuple[str, Any, int]]:
+        taken = [(row["scope"], row["window_start"], row["units"]) for row in self.rows]
+        self.rows.clear()
+        return taken
+
+
+@pytest.fixture
+def published() -> Iterator[Published]:
+    """The rows sent by `refresh_totals`."""
+    return Published()
+
+
+def add(spark: SparkSession, tables: Tables, events: list[Event], published: Published) -> int:
+    tables.append(STOCK_MOVEMENTS, ledger(events))
+    return refresh_totals(spark.createDataFrame(ledger(events)), spark, tables, HOURLY, published)
+
+
+def test_a_late_event_corrects_its_window_and_only_changes_are_sent(
+    spark: SparkSession, catalogued: Tables, published: Published
+) -> None:
+    ten, eleven = at("2024-03-01 10:00"), at("2024-03-01 11:00")
+    add(spark, catalogued, [event("2024-03-01 10:10", "sale", 2, location_id="s0")], published)
+    add(spark, catalogued, [event("2024-03-01 11:10", "sale", 5, location_id="s2")], published)
+    assert published.take() == [("global", ten, 2), ("north", ten, 2), ("global", eleven, 5), ("south", eleven, 5)]
+
+    late = [event("2024-03-01 10:20", "sale", 3, location_id="s2")]
+    changed = add(spark, catalogued, late, published)
+
+    assert changed == 2
+    assert published.take() == [("global", ten, 5), ("south", ten, 3)]
+    assert {key: value[1] for key, value in stored(catalogued).items()} == {
+        ("global", ten): 5,
+        ("north", ten): 2,
+        ("south", ten): 3,
+        ("global", eleven): 5,
+        ("south", eleven): 5,
+    }
+
+
+def test_a_repeated_batch_changes_and_sends_nothing(
+    spark: SparkSession, catalogued: Tables, published: Published
+) -> None:
+    events = random_ledger(seed=2, count=60)
+    add(spark, catalogued, events, published)
+    before = stored(catalogued)
+    published.take()
+
+    again = refresh_totals(spark.createDataFrame(ledger(events)), spark, catalogued, HOURLY, published)
+
+    assert (again, published.take()) == (0, [])
+    assert stored(catalogued) == before
+
+
+def test_totals_that_were_sent_and_not_stored_are_sent_again(
+    spark: SparkSession, catalogued: Tables, published: Published
+) -> None:
+    """Given a crash between sending and storing, the repeated batch sends the same rows."""
+    events = [event("2024-03-01 10:10", "sale", 2, location_id="s0")]
+
+    def crash(rows: pa.Table) -> None:
+        published(rows)
+        raise ConnectionError
+
+    catalogued.append(STOCK_MOVEMENTS, ledger(events))
+    batch = spark.createDataFrame(ledger(events))
+    with pytest.raises(ConnectionError):
+        refresh_totals(batch, spark, catalogued, HOURLY, crash)
+    first = published.take()
+
+    refresh_totals(batch, spark, catalogued, HOURLY, published)
+
+    assert published.take() == first
+    assert len(first) == 2
+
+
+def test_scattered_windows_leave_those_between_alone(
+    spark: SparkSession, catalogued: Tables, published: Published
+) -> None:
+    """Given a batch with an event a month late, only the two windows it touches are computed."""
+    between = event("2024-03-10 10:00", "sale", 9, location_id="s0")
+    catalogued.append(STOCK_MOVEMENTS, ledger([between]))
+    batch = [
+        event("2024-03-01 10:00", "sale", 1, location_id="s0"),
+        event("2024-03-31 10:00", "sale", 2, location_id="s0"),
+    ]
+
+    add(spark, catalogued, batch, published)
+
+    assert sorted({start for _, start in stored(catalogued)}) == [at("2024-03-01 10:00"), at("2024-03-31 10:00")]
+
+
+def test_a_location_that_moved_leaves_zeros_behind(
+    spark: SparkSession, catalogued: Tables, published: Published
+) -> None:
+    ten = at("2024-03-01 10:00")
+    add(spark, catalogued, [event("2024-03-01 10:10", "sale", 2, location_id="s2")], published)
+    catalogued.overwrite(LOCATIONS, locations({**REGIONS, "s2": "west"}))
+
+    add(spark, catalogued, [event("2024-03-01 10:20", "sale", 1, location_id="s2")], published)
+
+    units = {scope: numbers[1] for (scope, start), numbers in stored(catalogued).items() if start == ten}
+    assert units == {"global": 3, "south": 0, "west": 3}
+
+
+def test_the_stream_goes_on_where_it_stopped(spark: SparkSession, quiet: Settings, catalogued: Tables) -> None:
+    """Given runs with restarts in between, and one without its checkpoint, nothing is doubled or missed."""
+    events = random_ledger(seed=9, count=300)
+    for part in (events[:100], events[100:250], events[250:]):
+        catalogued.append(STOCK_MOVEMENTS, ledger(part))
+        run_totals(spark, quiet, catalogued, once=True)
+    expected = totals(events, REGIONS, timedelta(hours=1))
+
+    assert stored(catalogued) == expected
+    run_totals(spark, load_settings(overrides=[f"home={quiet.home}", "totals.publish=false"]), catalogued, once=True)
+    assert stored(catalogued) == expected
+
+
+def test_the_live_stream_follows_the_ledger(spark: SparkSession, quiet: Settings, catalogued: Tables) -> None:
+    events = random_ledger(seed=4, count=80)
+    catalogued.append(STOCK_MOVEMENTS, ledger(events[:40]))
+    query = start_totals(spark, quiet, Tables(quiet))
+    try:
+        query.processAllAvailable()
+        catalogued.append(STOCK_MOVEMENTS, ledger(events[40:]))
+        query.processAllAvailable()
+    finally:
+        query.stop()
+
+    assert stored(catalogued) == totals(events, REGIONS, timedelta(hours=1))
+
+
+def test_units_and_revenue_equal_hourly_demand(spark: SparkSession, quiet: Settings, catalogued: Tables) -> None:
+    catalogued.append(STOCK_MOVEMENTS, ledger(random_ledger(seed=6, count=200)))
+
+    aggregate_demand(spark, quiet, catalogued, as_of=None)
+
+    demand = catalogued.read(HOURLY_DEMAND)
+    whole = catalogued.read(DEMAND_TOTALS, where=pc.field("scope") == "global")
+    assert pc.sum(whole["units"]) == pc.sum(demand["demand"])
+    assert pc.sum(whole["revenue"]).as_py() == pc.sum(demand["revenue"]).as_py()
+
+
+def test_the_nightly_run_leaves_live_totals_to_their_owner(
+    spark: SparkSession, quiet: Settings, catalogued: Tables, caplog: pytest.LogCaptureFixture
+) -> None:
+    catalogued.append(STOCK_MOVEMENTS, ledger(random_ledger(seed=6, count=20)))
+
+    with ownership(quiet, DEMAND_TOTALS.owner), caplog.at_level("INFO", "stockcast"):
+        aggregate_demand(spark, quiet, catalogued, as_of=None)
+
+    assert "being kept live" in caplog.text
+    assert stored(catalogued) == {}
+    assert catalogued.read(HOURLY_DEMAND).num_rows > 0
+
+
+def test_two_keepers_of_the_totals_are_refused(spark: SparkSession, quiet: Settings, tables: Tables) -> None:
+    with ownership(quiet, DEMAND_TOTALS.owner), pytest.raises(OwnershipError):
+        run_totals(spark, quiet, tables, once=True)
+
+
+def test_windows_of_another_length_are_refused(
+    spark: SparkSession, quiet: Settings, catalogued: Tables, published: Published
+) -> None:
+    add(spark, catalogued, [event("2024-03-01 10:10", "sale", 2)], published)
+    other = load_settings(overrides=[f"home={quiet.home}", "totals.publish=false", "totals.window_minutes=15"])
+
+    with pytest.raises(UsageError, match=r"0:15:00.*1:00:00"):
+        run_totals(spark, other, catalogued, once=True)
