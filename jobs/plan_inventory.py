@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from pipelines.inventory.planning import plan
+from pipelines.inventory.planning import needs_executors, plan
 from pipelines.io.delta import Tables
 from pipelines.operations.job import JobArguments, run_job
 from pipelines.operations.session import open_session
 
 
 def run(arguments: JobArguments) -> None:
-    spark = open_session("stockcast-plan")
-    plan(spark, arguments.settings, Tables(arguments.settings), arguments.as_of, datetime.now(UTC))
+    settings, tables = arguments.settings, Tables(arguments.settings)
+    spark = open_session("stockcast-plan") if needs_executors(settings, tables) else None
+    plan(spark, settings, tables, arguments.as_of, datetime.now(UTC))
 
 
 def main(argv: list[str] | None = None) -> int:

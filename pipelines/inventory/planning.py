@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -106,7 +107,8 @@ def plan(
     the same version. The old policies stay in force until the new ones are complete and checked.
 
     Args:
-        spark: plans on its executors, the forecasts never in one memory; None plans in this process.
+        spark: plans on its executors, the forecasts never in one memory, where there are more series than
+            `planning.driver_series`; for fewer, or with None, this process plans, which is faster.
         as_of: the last day whose data may be used; None for whatever the published forecasts have used.
         now: recorded as the time of planning and publishing.
 
@@ -135,7 +137,8 @@ def plan(
                 f"none of the {forecast_keys.num_rows} forecast series is in the catalog's sourcing "
                 f"({terms.num_rows} rows); load a catalog that matches (jobs/load_catalog.py)"
             )
-        _write(spark, tables, made, terms, sourced.num_rows)
+        distributed = spark if sourced.num_rows > settings.planning.driver_series else None
+        _write(distributed, tables, made, terms, sourced.num_rows)
         written = _read_levels(tables, made.policy_version)
         check_policies(written, sourced)
         publish(tables, Published(POLICIES, made.policy_version, forecast.as_of, None, now))
@@ -145,9 +148,14 @@ def plan(
     return report
 
 
+def needs_executors(settings: Settings, tables: Tables) -> bool:
+    """Whether there are more series to plan than one process should: open a Spark session for `plan` then."""
+    return bool(tables.read(SOURCING, columns=SERIES).num_rows > settings.planning.driver_series)
+
+
 def policy_version(forecast: Published, terms: pa.Table, planning: PlanningSettings) -> str:
     """`p-YYYYMMDD-<hash>` of everything that decides the levels; sorts by the forecasts' day."""
-    decisive = planning.model_dump(mode="json", exclude={"versions_kept"})
+    decisive = planning.model_dump(mode="json", exclude={"versions_kept", "driver_series"})
     sink = pa.BufferOutputStream()
     pa.csv.write_csv(terms.sort_by([(name, "ascending") for name in SERIES]), sink)
     digest = hashlib.sha256(
@@ -257,7 +265,10 @@ def _write(spark: SparkSession | None, tables: Tables, made: Plan, terms: pa.Tab
     predicate = f"policy_version = '{_safe(made.policy_version)}'"
     if spark is not None:
         frame = planned_frame(spark, tables, made, terms, series)
-        tables.overwrite_frame(INVENTORY_POLICIES, frame, predicate)
+        try:
+            tables.overwrite_frame(INVENTORY_POLICIES, frame, predicate)
+        except PySparkException as error:
+            raise _as_raised_on_an_executor(error) from error
         return
     columns = (*SERIES, "target_time", *FORECAST_VALUES)
     forecasts = tables.read(FORECASTS_TABLE, columns=columns, where=_day_rows(made.forecast_version))
@@ -293,6 +304,12 @@ def planned_frame(spark: SparkSession, tables: Tables, made: Plan, terms: pa.Tab
             yield from plan_series(rows, made).to_batches()
 
     return joined.mapInArrow(planned, spark_schema(INVENTORY_POLICIES))
+
+
+def _as_raised_on_an_executor(error: PySparkException) -> Exception:
+    """The `PublishingError` that planning raised there, without Spark's trace around it; else the error itself."""
+    found = re.search(rf"{PublishingError.__name__}: (.+)", str(error))
+    return PublishingError(found.group(1)) if found else error
 
 
 def _delete_old_versions(tables: Tables, kept: int, current: str) -> None:

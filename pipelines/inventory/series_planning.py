@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from threadpoolctl import threadpool_limits
 
 from pipelines.contracts.tables import INVENTORY_POLICIES, PRODUCTS, QUANTILE_COLUMNS, SOURCING, TIME
 from pipelines.errors import PublishingError
@@ -72,7 +73,8 @@ def plan_series(rows: pa.Table, plan: Plan) -> pa.Table:
         PublishingError: a series' forecasts have gaps or are not finite; names it.
         UsageError: no policy has the plan's method.
     """
-    parts = [_plan_chunk(chunk, plan) for chunk in _chunks(rows)]
+    with threadpool_limits(limits=1):  # the products are small: threads would only wait for each other
+        parts = [_plan_chunk(chunk, plan) for chunk in _chunks(rows)]
     return pa.concat_tables(parts) if parts else INVENTORY_POLICIES.schema.empty_table()
 
 
