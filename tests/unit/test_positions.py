@@ -23,7 +23,12 @@ def expected_on_hand(rows):
 
 
 @settings(max_examples=400, deadline=None)
-@given(rows=st.lists(event, max_size=25), order=st.randoms(), cuts=st.lists(st.integers(1, 6), max_size=25), memory=st.integers(0, 4))
+@given(
+    rows=st.lists(event, max_size=25),
+    order=st.randoms(),
+    cuts=st.lists(st.integers(1, 6), max_size=25),
+    memory=st.integers(0, 4),
+)
 def test_any_order_and_any_cut_give_the_same_stock(rows, order, cuts, memory):
     # given named rows in any order of arrival, and a position that remembers little
     named = [(f"e-{place:02d}", row) for place, row in enumerate(rows)]
@@ -33,7 +38,11 @@ def test_any_order_and_any_cut_give_the_same_stock(rows, order, cuts, memory):
     remaining = list(cuts)
 
     def history(since):
-        return [(time, {"sale": -1, "receipt": 1}[kind] * quantity) for _, (time, kind, quantity) in ledger if kind != "count" and time > since]
+        return [
+            (time, {"sale": -1, "receipt": 1}[kind] * quantity)
+            for _, (time, kind, quantity) in ledger
+            if kind != "count" and time > since
+        ]
 
     # when they are folded in, in steps
     for name, (time, kind, quantity) in arriving:
