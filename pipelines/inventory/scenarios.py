@@ -20,7 +20,6 @@ from functools import lru_cache
 
 import numpy as np
 from scipy.special import gammaincinv, ndtri
-from scipy.stats import qmc
 
 from pipelines.inventory.forecast_distribution import FloatArray, basis
 
@@ -77,6 +76,8 @@ class Scenarios:
 @lru_cache(maxsize=2)
 def scenarios(paths: int, correlation: float = LEVEL_CORRELATION) -> Scenarios:
     """At least `paths` scenarios (rounded up to a power of two: Sobol points are balanced only then)."""
+    from scipy.stats import qmc  # takes a second to import, and the live stage never samples
+
     sampler = qmc.Sobol(2 + MAX_DAYS, scramble=True, rng=np.random.default_rng(_SEED))
     points = np.clip(sampler.random_base2(max(paths - 1, 1).bit_length()), _SMALLEST, 1 - _SMALLEST)
     shared = np.sqrt(correlation) * ndtri(points[:, 0])
