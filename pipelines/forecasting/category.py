@@ -38,24 +38,31 @@ class CategoryProfiles:
 
 
 def category_profiles(statistics: pd.DataFrame) -> CategoryProfiles:
-    """Profiles from `category_statistics`; the chain's is the mean of its categories, weighted by days."""
+    """Profiles from `frames.category_statistics`; the chain's is its categories' mean, weighted by days."""
     if statistics.empty:
         return CategoryProfiles()
-    profiles = {str(category): _profile(rows) for category, rows in statistics.groupby("category")}
-    return CategoryProfiles(profiles, _profile(statistics))
+    rows = statistics.set_index("category")
+    units = rows[[f"units_{day}" for day in range(7)]].to_numpy(float)
+    days = rows[[f"days_{day}" for day in range(7)]].to_numpy(float)
+    level, dispersion = rows["level"].to_numpy(float), rows["dispersion"].fillna(1.0).to_numpy(float)
+    weight = days.sum(axis=1)
+    profiles = {
+        str(category): _profile(level[row], dispersion[row], units[row], days[row])
+        for row, category in enumerate(rows.index)
+    }
+    overall = _profile(
+        float(np.average(level, weights=weight)),
+        float(np.average(dispersion, weights=weight)),
+        units.sum(axis=0),
+        days.sum(axis=0),
+    )
+    return CategoryProfiles(profiles, overall)
 
 
-def _profile(rows: pd.DataFrame) -> CategoryProfile:
-    sums = rows.groupby("weekday")[["units", "days"]].sum().reindex(range(7), fill_value=0)
-    units, days = sums["units"].to_numpy(float), sums["days"].to_numpy(float)
-    mean = units.sum() / days.sum()
+def _profile(level: float, dispersion: float, units: Floats, days: Floats) -> CategoryProfile:
+    mean = units.sum() / max(days.sum(), 1.0)
     if mean <= 0:
         return CategoryProfile()
+    # One average day is added to each weekday, so that one without data is average.
     rate = (units + mean) / (days + 1.0)
-    weights = rows["days"].to_numpy(float)
-    dispersion = np.average(rows["dispersion"].fillna(1.0).to_numpy(float), weights=weights)
-    return CategoryProfile(
-        level=float(np.average(rows["level"].to_numpy(float), weights=weights)),
-        weekday=rate / rate.mean(),
-        dispersion=float(max(dispersion, 0.0)),
-    )
+    return CategoryProfile(float(level), rate / rate.mean(), float(max(dispersion, 0.0)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy import special, stats
@@ -10,14 +10,17 @@ from scipy import special, stats
 from pipelines.forecasting.series import Floats
 
 _LARGE = 200.0
+"""From this mean on a count is treated as a continuous quantity: the difference is below a rounding."""
+_POISSON = 0.01
+"""Variances this close to the mean, relatively, are a Poisson count's."""
 
 
 def demand_quantiles(mean: Floats, variance: Floats, probabilities: Sequence[float]) -> Floats:
     """Quantiles of a demand with the given mean and variance; non-negative, never crossing.
 
-    Counts that vary more than a Poisson count follow the negative binomial, size = mean² / (variance - mean).
-    Counts that vary less, or are large (where the difference is below a unit's rounding), follow the gamma
-    distribution of the same mean and variance; a variance of zero is a certain demand.
+    Counts follow, by their variance: above the mean the negative binomial of size mean² / (variance - mean);
+    at the mean Poisson; below it the binomial of mean² / (mean - variance) trials, rounded up. Means above
+    200 follow the gamma distribution of that mean and variance.
 
     Args:
         mean, variance: any shape, units and units².
@@ -30,16 +33,26 @@ def demand_quantiles(mean: Floats, variance: Floats, probabilities: Sequence[flo
     m, v = mean.reshape(-1, 1), variance.reshape(-1, 1)
     p = np.asarray(probabilities, float)[None, :]
     out = np.repeat(m, p.size, axis=1)
-    uncertain = (m[:, 0] > 0) & (v[:, 0] > 1e-12 * m[:, 0] ** 2)
-    counts = uncertain & (v[:, 0] > m[:, 0] * (1 + 1e-9)) & (m[:, 0] < _LARGE)
-    if counts.any():
-        cm, cv = m[counts], v[counts]
-        out[counts] = stats.nbinom.ppf(p, cm**2 / (cv - cm), cm / cv)
-    other = uncertain & ~counts
-    if other.any():
-        om, ov = m[other], v[other]
-        out[other] = special.gammaincinv(om**2 / ov, p) * ov / om
+    count = (m > 0) & (m < _LARGE)
+    above, below = v > m * (1 + _POISSON), v < m * (1 - _POISSON)
+    for rows, quantile in (
+        (count & above, lambda m, v: stats.nbinom.ppf(p, m**2 / (v - m), m / v)),
+        (count & below, _binomial_ppf(p)),
+        (count & ~above & ~below, lambda m, v: stats.poisson.ppf(p, m)),
+        ((m >= _LARGE) & (v > 0), lambda m, v: special.gammaincinv(m**2 / v, p) * v / m),
+    ):
+        if rows.any():
+            out[rows[:, 0]] = quantile(m[rows[:, 0]], v[rows[:, 0]])
     return np.maximum.accumulate(out, axis=1).reshape(shape)
+
+
+def _binomial_ppf(p: Floats) -> Callable[[Floats, Floats], Floats]:
+    def quantile(mean: Floats, variance: Floats) -> Floats:
+        # A hair is taken off before rounding up, so that an exact number of trials stays what it is.
+        trials = np.maximum(np.ceil(mean**2 / (mean - variance) - 1e-9), 1.0)
+        return np.asarray(stats.binom.ppf(p, trials, np.minimum(mean / trials, 1.0)), float)
+
+    return quantile
 
 
 def variance_from_quantiles(quantiles: Floats, probabilities: Sequence[float]) -> Floats:

@@ -59,36 +59,34 @@ def series_rows(
 
 
 def category_statistics(daily: DataFrame, products: DataFrame, first: date) -> DataFrame:
-    """Per category and weekday: units and series-days since `first`, and its series' level and dispersion.
+    """What the series of each category sold since `first`, on days with stock.
 
     Returns:
-        category, weekday (0 Monday), units, days, level (median of the series' means), dispersion (pooled).
+        category, level (median of its series' means), dispersion (variance over mean, pooled over the series),
+        and units_0 to units_6 and days_0 to days_6: units and series-days on Monday to Sunday.
     """
-    recent = (
-        daily.where((F.col("date") >= F.lit(first)) & (F.coalesce("in_stock_fraction", F.lit(1.0)) > 0))
-        .join(F.broadcast(products.select("sku", "category")), on="sku", how="left")
-        .select(
-            F.coalesce("category", F.lit(UNKNOWN)).alias("category"),
-            "location_id",
-            "sku",
-            F.weekday("date").alias("weekday"),
-            F.col("demand").cast("double").alias("demand"),
+    weekdays = range(7)
+    sums = [
+        expression
+        for day in weekdays
+        for expression in (
+            F.sum(F.when(F.weekday("date") == day, F.col("demand"))).cast("double").alias(f"units_{day}"),
+            F.count_if(F.weekday("date") == day).cast("double").alias(f"days_{day}"),
         )
-    )
-    levels = (
-        recent.groupBy("category", "location_id", "sku")
-        .agg(F.avg("demand").alias("mean"), F.var_pop("demand").alias("variance"))
-        .groupBy("category")
+    ]
+    names = [f"{what}_{day}" for what in ("units", "days") for day in weekdays]
+    in_stock = F.coalesce("in_stock_fraction", F.lit(1.0)) > 0
+    return (
+        daily.where((F.col("date") >= F.lit(first)) & in_stock)
+        .groupBy("location_id", "sku")
+        .agg(F.avg("demand").alias("mean"), F.var_pop("demand").alias("variance"), *sums)
+        .join(F.broadcast(products.select("sku", "category")), on="sku", how="left")
+        .groupBy(F.coalesce("category", F.lit(UNKNOWN)).alias("category"))
         .agg(
             F.percentile_approx("mean", 0.5).alias("level"),
-            (F.sum("variance") / F.sum("mean")).alias("dispersion"),
+            (F.sum("variance") / F.nullif(F.sum("mean"), F.lit(0.0))).alias("dispersion"),
+            *(F.coalesce(F.sum(name), F.lit(0.0)).alias(name) for name in names),
         )
-    )
-    weekdays = recent.groupBy("category", "weekday").agg(
-        F.sum("demand").alias("units"), F.count("demand").alias("days")
-    )
-    return weekdays.join(F.broadcast(levels), on="category", how="inner").select(
-        "category", "weekday", "units", "days", "level", "dispersion"
     )
 
 
@@ -121,22 +119,16 @@ def intraday_statistics(
 
 def forecast_rows(trained: DataFrame, as_of: date, version: str, created_at: datetime) -> DataFrame:
     """`gold/forecasts` rows of a training: day and hour steps after `as_of`."""
-    start = F.lit(utc_midnight(as_of + timedelta(days=1)))
-    parts = []
-    for grain, interval in (("day", "INTERVAL 1 DAY"), ("hour", "INTERVAL 1 HOUR")):
-        parts.append(
-            trained.select("location_id", "sku", "model", F.posexplode(grain).alias("step", "value"))
-            .withColumn("grain", F.lit(grain))
-            .withColumn("target_time", start + F.col("step") * F.expr(interval))
-        )
+    start = int(utc_midnight(as_of + timedelta(days=1)).timestamp())
+    seconds = F.when(F.col("grain") == "day", 86_400).otherwise(3_600)
     return (
-        parts[0]
-        .unionByName(parts[1])
+        trained.select("location_id", "sku", "model", F.expr("stack(2, 'day', day, 'hour', hour) AS (grain, steps)"))
+        .select("location_id", "sku", "model", "grain", F.posexplode("steps").alias("step", "value"))
         .select(
             "location_id",
             "sku",
             "grain",
-            "target_time",
+            F.timestamp_seconds(F.lit(start) + F.col("step") * seconds).alias("target_time"),
             F.lit(version).alias("forecast_version"),
             "value.*",
             "model",

@@ -54,6 +54,7 @@ BASELINE, FALLBACK_MODEL = "seasonal_naive", "category_profile"
 PROGRESS_SECONDS = 5.0
 PUBLISHING_PATIENCE_SECONDS = 120.0
 PARTITIONS_PER_CORE = 8
+SMALLEST_PARTITION = 4
 
 
 @dataclass(frozen=True)
@@ -202,22 +203,36 @@ def _last_day(daily: DataFrame, as_of: date | None, now: datetime) -> date:
 def _fit_all(spark: SparkSession, forecast: ForecastSettings, tables: Tables, job: _Job) -> None:
     """Train all series on the executors, into `TRAINED_SERIES`."""
     daily = job.inputs.daily.where(F.col("date") <= F.lit(job.as_of))
-    requested = frames.requested_series(daily, job.inputs.sourcing, job.inputs.locations)
+    requested = frames.requested_series(daily, job.inputs.sourcing, job.inputs.locations).persist()
+    try:
+        _fit_requested(spark, forecast, tables, job, daily, requested)
+    finally:
+        requested.unpersist()
+    # The last training's files are of no use to anybody.
+    tables.handle(TRAINED_SERIES).vacuum(0, dry_run=False, enforce_retention_duration=False)
+
+
+def _fit_requested(
+    spark: SparkSession,
+    forecast: ForecastSettings,
+    tables: Tables,
+    job: _Job,
+    daily: DataFrame,
+    requested: DataFrame,
+) -> None:
     total = requested.count()
     first = job.as_of - timedelta(days=forecast.history_days - 1)
     series = frames.series_rows(daily, requested, job.inputs.products, job.inputs.locations, first)
     plan = _plan(forecast, daily, job)
     log.info("training %d series up to %s with %s", total, job.as_of, forecast.engine)
     cores = spark.sparkContext.defaultParallelism
-    partitions = max(1, min(-(-total // forecast.batch_series), PARTITIONS_PER_CORE * cores))
+    partitions = max(1, min(-(-total // SMALLEST_PARTITION), PARTITIONS_PER_CORE * cores))
     done = spark.sparkContext.accumulator(0)
     results = series.repartition(partitions).mapInArrow(
         partial(trained.train_rows, plan=plan, done=done), spark_schema(TRAINED_SERIES)
     )
     with _small_batches(spark, forecast.batch_series), _reporting(lambda: done.value, total, job.progress):
         tables.overwrite_frame(TRAINED_SERIES, results)
-    # The last training's files are of no use to anybody.
-    tables.handle(TRAINED_SERIES).vacuum(0, dry_run=False, enforce_retention_duration=False)
 
 
 def _plan(forecast: ForecastSettings, daily: DataFrame, job: _Job) -> Plan:

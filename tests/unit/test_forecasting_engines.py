@@ -1,0 +1,302 @@
+"""The contract that every registered model keeps, and the choice between them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from pipelines.contracts.tables import QUANTILES
+from pipelines.errors import UsageError
+from pipelines.forecasting.category import CategoryProfile, CategoryProfiles
+from pipelines.forecasting.engines import EngineOptions, create, fit_safely, monotone, registered
+from pipelines.forecasting.models.seasonal_naive import SeasonalNaive
+from pipelines.forecasting.selection import Engines, Task, backtest, train_batch, unsuitable
+from pipelines.forecasting.series import from_matrix
+from pipelines.operations.settings import ForecastSettings
+
+END = date(2024, 3, 10)
+HORIZON = 10
+OPTIONS = EngineOptions(
+    ForecastSettings(uncertainty_samples=100),
+    CategoryProfiles(overall=CategoryProfile(level=4.0, weekday=np.linspace(0.7, 1.3, 7), dispersion=2.0)),
+)
+TASK = Task(HORIZON, 30, QUANTILES)
+
+
+def weekly(days: int, level: float = 20.0, seed: int = 1) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return rng.poisson(level * (1 + 0.5 * np.sin(2 * np.pi * np.arange(days) / 7))).astype(float)
+
+
+def series() -> dict[str, np.ndarray]:
+    days = 100
+    nothing = np.full(days, np.nan)
+    gaps = weekly(days)
+    gaps[20:35] = np.nan
+    spike = np.zeros(days)
+    spike[40] = 500
+    two = nothing.copy()
+    two[-2:] = 3, 5
+    return {
+        "weekly": weekly(days),
+        "short": np.where(np.arange(days) < 80, np.nan, weekly(days)),
+        "constant": np.full(days, 5.0),
+        "zeros": np.zeros(days),
+        "two points": two,
+        "gaps": gaps,
+        "spike": spike,
+        "large": weekly(days) * 1e9,
+        "intermittent": (np.random.default_rng(5).random(days) < 0.1).astype(float),
+        "nothing": nothing,
+    }
+
+
+NAMES = list(series())
+BATCH = from_matrix(np.array(list(series().values())), END, [("store", name.replace(" ", "-")) for name in NAMES])
+
+
+@pytest.fixture(scope="module", params=registered())
+def fitted(request):
+    engine = create(request.param, OPTIONS)
+    return engine, fit_safely(engine, BATCH, HORIZON, QUANTILES)
+
+
+class TestContract:
+    def test_shapes(self, fitted):
+        _, forecast = fitted
+        assert forecast.yhat.shape == (len(BATCH), HORIZON)
+        assert forecast.quantiles.shape == (len(BATCH), HORIZON, len(QUANTILES))
+        assert len(forecast.parameters) == len(forecast.failures) == len(BATCH)
+
+    def test_every_series_is_either_sound_or_has_a_reason(self, fitted):
+        _, forecast = fitted
+        for row, failure in enumerate(forecast.failures):
+            if failure is None:
+                assert np.isfinite(forecast.yhat[row]).all(), NAMES[row]
+                assert np.isfinite(forecast.quantiles[row]).all(), NAMES[row]
+                assert forecast.yhat[row].min() >= 0
+                assert forecast.quantiles[row].min() >= 0
+                assert (np.diff(forecast.quantiles[row], axis=1) >= 0).all(), NAMES[row]
+            else:
+                assert failure
+
+    @pytest.mark.parametrize("name", ["weekly", "gaps", "large"])
+    def test_an_ordinary_series_is_forecast_at_its_own_level(self, fitted, name):
+        engine, forecast = fitted
+        row = NAMES.index(name)
+        assert forecast.failures[row] is None, engine.name
+        known = BATCH.demand[row][np.isfinite(BATCH.demand[row])]
+        assert forecast.yhat[row].mean() == pytest.approx(known.mean(), rel=0.4)
+        assert (forecast.quantiles[row, :, 0] < forecast.quantiles[row, :, -1]).any()
+
+    def test_the_same_data_give_the_same_forecast_whatever_came_before(self, fitted):
+        engine, forecast = fitted
+        np.random.random(17)
+        rows = np.array([NAMES.index("gaps"), NAMES.index("weekly")])
+        again = fit_safely(engine, BATCH.take(rows), HORIZON, QUANTILES)
+        np.testing.assert_array_equal(again.yhat, forecast.yhat[rows])
+        np.testing.assert_array_equal(again.quantiles, forecast.quantiles[rows])
+
+    def test_parameters_are_json_and_give_the_forecast_again(self, fitted):
+        engine, forecast = fitted
+        for row, failure in enumerate(forecast.failures):
+            if failure is None:
+                text = json.dumps(json.loads(forecast.parameters[row]))
+                yhat, quantiles = engine.replay(text, HORIZON, QUANTILES)
+                scale = 1 + forecast.yhat[row].max()
+                np.testing.assert_allclose(yhat, forecast.yhat[row], rtol=1e-9, atol=1e-9 * scale)
+                np.testing.assert_allclose(quantiles, forecast.quantiles[row], rtol=1e-9, atol=1e-9 * scale)
+
+    def test_an_empty_batch_gives_an_empty_forecast(self, fitted):
+        engine, _ = fitted
+        assert fit_safely(engine, BATCH.take(np.array([], int)), HORIZON, QUANTILES).yhat.shape == (0, HORIZON)
+
+
+def test_an_unknown_engine_is_refused_with_those_that_exist():
+    with pytest.raises(UsageError, match=r"'profet'.*prophet.*seasonal_naive"):
+        create("profet", OPTIONS)
+
+
+def test_prophets_parameters_open_as_a_prophet_model():
+    from prophet.serialize import model_from_json
+
+    engine = create("prophet", OPTIONS)
+    forecast = fit_safely(engine, BATCH.take(np.array([0])), HORIZON, QUANTILES)
+    model = model_from_json(forecast.parameters[0])
+    future = model.make_future_dataframe(HORIZON, include_history=False)
+    np.testing.assert_allclose(model.predict(future)["yhat"], forecast.yhat[0], rtol=1e-9)
+    assert future["ds"].iloc[0].date() == END + timedelta(days=1)
+
+
+class TestSeasonalNaive:
+    def test_repeats_the_last_known_week(self):
+        # given two weeks, the newest Sunday unknown
+        demand = np.arange(1.0, 29.0)
+        demand[-1] = np.nan
+        forecast = fit_safely(SeasonalNaive(OPTIONS), from_matrix(demand, END), 9, QUANTILES)
+        assert forecast.yhat[0].tolist() == [22, 23, 24, 25, 26, 27, 21, 22, 23]
+
+
+class TestFallback:
+    def test_a_series_without_history_is_its_categorys_median_series(self):
+        engine = create("category_profile", OPTIONS)
+        forecast = fit_safely(engine, from_matrix(np.full((1, 9), np.nan), END), 7, QUANTILES)
+        # END is a Sunday, so the first day is a Monday
+        np.testing.assert_allclose(forecast.yhat[0], 4.0 * np.linspace(0.7, 1.3, 7))
+
+    def test_with_two_weeks_of_history_the_category_no_longer_counts_for_the_level(self):
+        engine = create("category_profile", OPTIONS)
+        forecast = fit_safely(engine, from_matrix(np.full((1, 14), 50.0), END), 7, QUANTILES)
+        assert forecast.yhat[0].mean() == pytest.approx(50)
+
+    def test_a_series_that_sells_nothing_is_forecast_as_nothing(self):
+        engine = create("category_profile", OPTIONS)
+        forecast = fit_safely(engine, from_matrix(np.zeros((1, 60)), END), 7, QUANTILES)
+        assert forecast.quantiles.max() == 0
+
+
+@dataclass(frozen=True)
+class Broken:
+    """Seasonal naive that goes wrong in a chosen way on chosen series."""
+
+    fault: str
+    skus: tuple[str, ...]
+    name: ClassVar[str] = "broken"
+
+    def fit_forecast(self, batch, horizon, probabilities):
+        forecast = SeasonalNaive(OPTIONS).fit_forecast(batch, horizon, probabilities)
+        for row, sku in enumerate(batch.sku):
+            if sku in self.skus:
+                if self.fault == "raises":
+                    raise RuntimeError("out of luck")
+                if self.fault == "nan":
+                    forecast.yhat[row] = np.nan
+                if self.fault == "far off":
+                    forecast.yhat[row] *= 3
+                if self.fault == "negative and crossing":
+                    forecast.quantiles[row] = -forecast.quantiles[row]
+        return forecast
+
+    def replay(self, parameters, horizon, probabilities):
+        return SeasonalNaive(OPTIONS).replay(parameters, horizon, probabilities)
+
+
+class TestOneBadSeries:
+    batch = from_matrix(np.array([weekly(100, seed=seed) for seed in range(3)]), END)
+
+    @pytest.mark.parametrize(("fault", "reason"), [("raises", "out of luck"), ("nan", "not finite")])
+    def test_costs_only_itself(self, fault, reason):
+        forecast = fit_safely(Broken(fault, ("sku-1",)), self.batch, HORIZON, QUANTILES)
+        assert reason in forecast.failures[1]
+        assert forecast.failures[0] is None
+        assert forecast.failures[2] is None
+        expected = fit_safely(SeasonalNaive(OPTIONS), self.batch, HORIZON, QUANTILES)
+        np.testing.assert_array_equal(forecast.yhat[[0, 2]], expected.yhat[[0, 2]])
+
+    def test_negative_and_crossing_quantiles_are_mended(self):
+        forecast = fit_safely(Broken("negative and crossing", ("sku-1",)), self.batch, HORIZON, QUANTILES)
+        assert forecast.quantiles.min() >= 0
+        assert (np.diff(forecast.quantiles, axis=2) >= 0).all()
+
+
+def test_monotone():
+    np.testing.assert_array_equal(monotone(np.array([-1.0, 3, 2, 4])), [0, 3, 3, 4])
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("weekly", None),
+        ("gaps", None),
+        ("spike", None),
+        ("short", "too short: 20 known days, 30 are needed"),
+        ("two points", "too short: 2 known days"),
+        ("constant", "constant demand of 5 a day"),
+        ("zeros", "constant demand of 0 a day"),
+        ("nothing", "no sales yet"),
+    ],
+)
+def test_what_a_model_is_not_fitted_to(name, reason):
+    found = unsuitable(BATCH, 30)[NAMES.index(name)]
+    assert found is None if reason is None else found.startswith(reason)
+
+
+def engines(model) -> Engines:
+    return Engines(model, create("seasonal_naive", OPTIONS), create("category_profile", OPTIONS))
+
+
+class TestBacktest:
+    def test_never_sees_the_days_it_is_scored_on(self):
+        # given the same series twice, the second with other last days
+        one = weekly(100)
+        other = one.copy()
+        other[-HORIZON:] = 1e6
+        engine = create("category_profile", OPTIONS)
+        # when
+        tested = backtest(engine, from_matrix(np.array([one, other]), END, [("a", "b")] * 2), TASK)
+        # then the forecasts are equal, the scores are not
+        np.testing.assert_array_equal(tested.forecast.yhat[0], tested.forecast.yhat[1])
+        assert tested.scores.WAPE[0] < 0.5
+        assert tested.scores.WAPE[1] > 0.9
+
+    def test_forecasts_the_right_days(self):
+        # given a series that repeats every week without noise
+        demand = np.tile(np.arange(7.0), 15)
+        tested = backtest(SeasonalNaive(OPTIONS), from_matrix(demand, END), TASK)
+        assert tested.scores.WAPE[0] == 0
+        assert tested.scores.coverage[0] == 1
+
+    def test_a_series_too_short_without_its_last_days_is_not_scored(self):
+        tested = backtest(SeasonalNaive(OPTIONS), from_matrix(weekly(35), END), TASK)
+        assert np.isnan(tested.scores.days[0])
+
+    def test_masked_days_do_not_count(self):
+        demand = weekly(100)
+        demand[-3:] = np.nan
+        tested = backtest(SeasonalNaive(OPTIONS), from_matrix(demand, END), TASK)
+        assert tested.scores.days[0] == HORIZON - 3
+
+
+class TestTrainBatch:
+    def test_every_series_gets_a_sound_forecast_a_status_and_where_due_a_reason(self):
+        outcome = train_batch(BATCH, engines(create("seasonal_naive", OPTIONS)), TASK)
+        assert np.isfinite(outcome.forecast.yhat).all()
+        assert np.isfinite(outcome.forecast.quantiles).all()
+        expected = {"weekly": "ok", "gaps": "ok", "large": "ok", "spike": "ok", "intermittent": "ok"}
+        assert dict(zip(NAMES, outcome.status, strict=True)) == {name: expected.get(name, "fallback") for name in NAMES}
+        for status, reason in zip(outcome.status, outcome.reason, strict=True):
+            assert status == "ok" or reason
+
+    def test_a_series_that_the_model_fails_on_falls_back_and_says_why(self):
+        batch = from_matrix(np.array([weekly(100), weekly(100)]), END)
+        outcome = train_batch(batch, engines(Broken("raises", ("sku-0",))), TASK)
+        assert outcome.status == ("fallback", "ok")
+        assert outcome.model == ("category_profile", "broken")
+        assert outcome.reason[0] == "broken failed: RuntimeError: out of luck"
+        assert np.isnan(outcome.tested.scores.WAPE[0])
+        assert outcome.attempted == (True, True)
+
+    def test_a_model_that_loses_clearly_gives_way_to_seasonal_naive(self):
+        batch = from_matrix(np.array([weekly(100), weekly(100, seed=2)]), END)
+        naive = train_batch(batch, engines(create("seasonal_naive", OPTIONS)), TASK)
+        # when the model triples the first series' forecast
+        outcome = train_batch(batch, engines(Broken("far off", ("sku-0",))), TASK)
+        # then that one is forecast by seasonal naive, and scored as such
+        assert outcome.status == ("ok", "ok")
+        assert outcome.model == ("seasonal_naive", "broken")
+        assert "above 1.15 times seasonal_naive's" in outcome.reason[0]
+        np.testing.assert_array_equal(outcome.forecast.yhat, naive.forecast.yhat)
+        assert outcome.tested.scores.WAPE[0] == naive.tested.scores.WAPE[0]
+
+    def test_a_series_that_even_the_fallback_fails_on_is_failed_and_stops_nobody(self):
+        batch = from_matrix(np.array([weekly(100), weekly(100, seed=2)]), END)
+        broken = Broken("raises", ("sku-0",))
+        outcome = train_batch(batch, Engines(broken, create("seasonal_naive", OPTIONS), broken), TASK)
+        assert outcome.status == ("failed", "ok")
+        assert "out of luck" in outcome.reason[0]
+        assert np.isnan(outcome.forecast.yhat[0]).all()
