@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+from pathlib import Path
 
+from pyspark import SparkFiles
 from pyspark.sql import SparkSession
 
 from pipelines.errors import UsageError
@@ -31,4 +34,15 @@ def open_session(name: str) -> SparkSession:
             "--properties-file conf/spark-defaults.conf and --jars .jars/spark/*.jar"
         )
     conf.set("spark.sql.session.timeZone", "UTC")
+    _share_wheels(spark)
     return spark
+
+
+def _share_wheels(spark: SparkSession) -> None:
+    """Let executors import from the wheels of `--py-files`: by itself Spark looks there into .zip and .egg only."""
+    submitted = spark.sparkContext.getConf().get("spark.submit.pyFiles", "") or ""
+    for name in (Path(path).name for path in submitted.split(",") if path.endswith(".whl")):
+        copy = Path(SparkFiles.getRootDirectory(), "wheels", f"{name}.zip")
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copyfile(SparkFiles.get(name), copy)
+        spark.sparkContext.addPyFile(str(copy))
