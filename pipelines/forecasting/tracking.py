@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-import pipelines
 from pipelines.contracts.tables import QUANTILE_COLUMNS
-from pipelines.forecasting.files import export
+from pipelines.forecasting.files import copy_package, export
 from pipelines.forecasting.trained import SCORES, TRAINED_SERIES
 from pipelines.io.delta import Tables
 from pipelines.operations.settings import Settings
@@ -152,6 +151,7 @@ def _save_model(folder: Path, series: Path, digest: str, as_of: str, horizon: in
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
 
+    code = copy_package("pipelines", folder.with_name("code"))
     first = pd.read_parquet(series, columns=["location_id", "sku"]).head(1)
     example = first.assign(horizon=horizon)
     text = ("location_id", "sku", "target_date")
@@ -166,9 +166,9 @@ def _save_model(folder: Path, series: Path, digest: str, as_of: str, horizon: in
     )
     mlflow.pyfunc.save_model(
         str(folder),
-        python_model=str(Path(__file__).with_name("served_model.py")),
+        python_model=str(code / "forecasting" / "served_model.py"),
         artifacts={"series": str(series)},
-        code_paths=[str(Path(pipelines.__file__).parent)],
+        code_paths=[str(code)],
         model_config={"sha256": digest, "as_of": as_of},
         signature=signature,
         input_example=example,
