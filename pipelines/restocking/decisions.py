@@ -16,6 +16,7 @@ import orjson
 from pipelines.contracts.tables import FLAG_COLUMNS, ORDER_COLUMNS
 from pipelines.ingestion.times import format_time
 from pipelines.inventory.explanation import explain_order
+from pipelines.inventory.policies import NO_DEMAND
 from pipelines.inventory.quantity import order_quantity
 from pipelines.inventory.stockout import demand_between, projected_stockout_days, stockout_probability
 from pipelines.operations.settings import RestockSettings
@@ -65,6 +66,8 @@ def decide_order(position: Position, policy: LivePolicy, trigger: Trigger, now: 
     on_order = position.on_order
     inventory_position = position.on_hand + on_order
     if inventory_position > policy.reorder_point or now < position.hold_until:
+        return None
+    if policy.binding_constraint == NO_DEMAND:
         return None
     quantity, _ = order_quantity(
         inventory_position, policy.reorder_point, policy.order_up_to, policy.pack_size, policy.minimum_order

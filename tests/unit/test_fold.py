@@ -170,6 +170,11 @@ def test_nothing_is_decided_for_days_before_the_policy():
     assert (outcome.orders, outcome.flags) == ([], [])
 
 
+def test_a_product_without_expected_demand_is_not_ordered():
+    dead = pa.Table.from_pylist([policy("a", binding_constraint="no_demand")], schema=INVENTORY_POLICIES.schema)
+    assert run(fold_of(PolicyBook("p-1", dead)), ledger(("a", "count", 0))).orders == []
+
+
 def test_flags_rise_by_class_and_start_anew_after_a_recovery():
     fold = fold_of()
     rows = [
