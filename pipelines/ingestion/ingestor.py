@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -28,16 +29,10 @@ from pipelines.contracts.tables import (
     STOCK_MOVEMENTS,
     Table,
 )
+from pipelines.ingestion.judging import judge_table
 from pipelines.ingestion.replay import replayed_origins
-from pipelines.ingestion.seen import SeenIds, id_key
-from pipelines.ingestion.sorting import (
-    Coordinates,
-    SortedBatch,
-    Verdict,
-    in_arrival_order,
-    judge_table,
-    sort_batch,
-)
+from pipelines.ingestion.seen import SeenIds, id_keys
+from pipelines.ingestion.sorting import Coordinates, SortedBatch, in_arrival_order, sort_batch
 from pipelines.ingestion.times import parse_time
 from pipelines.ingestion.validation import Limits
 from pipelines.io.delta import Tables
@@ -79,6 +74,7 @@ class Ingestor:
         self._settings = settings
         self._application = application
         self._clock = clock
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="bronze")
         self._seen = SeenIds()
         self._sequence = 0
         self._catalog_versions: tuple[int, int] | None = None
@@ -103,8 +99,7 @@ class Ingestor:
             if rows.num_rows == 0:
                 continue
             self._seen.add(
-                [id_key(table.name, event_id) for event_id in rows.column("event_id").to_pylist()],
-                rows.column("payload_hash").to_pylist(),
+                id_keys(table.name, rows.column("event_id").to_pylist()), rows.column("payload_hash").to_numpy()
             )
             self._sequence = max(self._sequence, pc.max(rows.column("sequence")).as_py())
         log.info("remembering %d event ids; the ledger stands at %d", len(self._seen), self._sequence)
@@ -122,23 +117,25 @@ class Ingestor:
             self._catalog_versions = versions
         return self._limits
 
-    def take_in(self, batch_id: int, raw: pa.Table, verdicts: list[Verdict] | None = None) -> TakenIn:
+    def take_in(self, batch_id: int, raw: pa.Table) -> TakenIn:
         """Take in one batch.
 
         Args:
             batch_id: rises by one from batch to batch; the same for a repeated batch.
             raw: records in the columns of bronze, without `ingested_at`, in any order.
-            verdicts: of the records in arrival order, where they were judged elsewhere.
         """
         now = self._clock()
         limits = self.limits()
-        raw = in_arrival_order(raw) if verdicts is None else raw
+        raw = in_arrival_order(raw)
         stamp = pa.array([now] * raw.num_rows, pa.timestamp("us", tz="UTC"))
         raw = raw.append_column("ingested_at", stamp).select(BRONZE_EVENTS.schema.names).cast(BRONZE_EVENTS.schema)
-        self._append(BRONZE_EVENTS, raw, batch_id)
+        # Written while the records are judged, and committed before anything that follows from them.
+        bronze = self._writer.submit(self._append, BRONZE_EVENTS, raw, batch_id)
+        try:
+            batch = sort_batch(raw, judge_table(raw, limits), self._seen, self._sequence, self._coordinates)
+        finally:
+            bronze.result()
         failpoint("ingest.after_bronze")
-        judged = judge_table(raw, limits) if verdicts is None else verdicts
-        batch = sort_batch(raw, judged, self._seen, self._sequence, self._coordinates)
         self._append(QUARANTINE, batch.quarantine, batch_id)
         for table in SILVER:
             self._append(table, batch.silver.get(table.name), batch_id)

@@ -2,64 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 
 import numpy as np
 import numpy.typing as npt
 
 Longs = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
 
-MEMORY_ROWS = 65_536
+
+def id_keys(scope: str, event_ids: Iterable[str]) -> Longs:
+    """128 bits of hash of each event id within its scope: one row of two signed halves per id."""
+    digests = [blake2b(f"{scope}|{event_id}".encode(), digest_size=16).digest() for event_id in event_ids]
+    return np.frombuffer(b"".join(digests), "<i8").astype(np.int64).reshape(-1, 2)
 
 
 def id_key(scope: str, event_id: str) -> tuple[int, int]:
-    """128 bits of hash of an event id within its scope, as two signed halves."""
-    digest = blake2b(f"{scope}|{event_id}".encode(), digest_size=16).digest()
-    return (
-        int.from_bytes(digest[:8], "little", signed=True),
-        int.from_bytes(digest[8:], "little", signed=True),
-    )
+    """`id_keys` of one id."""
+    first, second = id_keys(scope, (event_id,))[0].tolist()
+    return first, second
+
+
+def first_of_each(keys: Longs) -> Longs:
+    """For each row of `keys`, the place of the first row that equals it."""
+    order = np.lexsort((keys[:, 1], keys[:, 0]))  # stable: equal keys stay in order
+    ordered = keys[order]
+    starts = np.ones(len(keys), bool)
+    starts[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    leaders = order[np.flatnonzero(starts)]
+    firsts = np.empty(len(keys), np.int64)
+    firsts[order] = leaders[np.cumsum(starts) - 1]
+    return firsts
 
 
 class SeenIds:
     """Event ids with the hash of their payload.
 
-    New ids go to a dictionary, which is merged into sorted arrays when it is full: runs of similar size are
-    merged, so that a look-up searches a handful of arrays however many ids there are.
+    What is added becomes a sorted run; runs of similar size are merged, so that a look-up searches a handful
+    of arrays however many ids there are.
     """
 
     def __init__(self) -> None:
-        self._recent: dict[tuple[int, int], int] = {}
         self._runs: list[tuple[Longs, Longs, Longs]] = []
 
     def __len__(self) -> int:
-        return len(self._recent) + sum(len(run[0]) for run in self._runs)
+        return sum(len(run[0]) for run in self._runs)
+
+    def look_up(self, keys: Longs) -> tuple[Mask, Longs]:
+        """Which of the keys (rows of `id_keys`) were seen, and with which payload hash (0 for the others)."""
+        seen, payloads = np.zeros(len(keys), bool), np.zeros(len(keys), np.int64)
+        for first, second, known in self._runs:
+            places = np.searchsorted(first, keys[:, 0])
+            places[places == len(first)] = 0
+            hits = (first[places] == keys[:, 0]) & (second[places] == keys[:, 1])
+            seen |= hits
+            payloads[hits] = known[places[hits]]
+        return seen, payloads
 
     def find(self, keys: Sequence[tuple[int, int]]) -> list[int | None]:
         """The payload hash of each key; None for those never seen."""
-        found: list[int | None] = [self._recent.get(key) for key in keys]
-        if self._runs and keys:
-            wanted = np.array(keys, dtype=np.int64)
-            for first, second, payloads in self._runs:
-                places = np.searchsorted(first, wanted[:, 0])
-                places[places == len(first)] = 0
-                hits = (first[places] == wanted[:, 0]) & (second[places] == wanted[:, 1])
-                for index in np.flatnonzero(hits):
-                    found[index] = int(payloads[places[index]])
-        return found
+        seen, payloads = self.look_up(np.array(keys, np.int64).reshape(-1, 2))
+        return [payload if hit else None for hit, payload in zip(seen.tolist(), payloads.tolist(), strict=True)]
 
-    def add(self, keys: Sequence[tuple[int, int]], payloads: Sequence[int]) -> None:
+    def add(self, keys: Longs | Sequence[tuple[int, int]], payloads: Longs | Sequence[int]) -> None:
         """Remember ids; the caller has made sure that they are new."""
-        self._recent.update(zip(keys, payloads, strict=True))
-        if len(self._recent) >= MEMORY_ROWS:
-            self._spill()
-
-    def _spill(self) -> None:
-        pairs = np.array(list(self._recent), dtype=np.int64).reshape(-1, 2)
-        payloads = np.fromiter(self._recent.values(), dtype=np.int64, count=len(self._recent))
-        self._recent.clear()
-        run = _sorted_run(pairs[:, 0], pairs[:, 1], payloads)
+        pairs = np.asarray(keys, np.int64).reshape(-1, 2)
+        if not len(pairs):
+            return
+        run = _sorted_run(pairs[:, 0], pairs[:, 1], np.asarray(payloads, np.int64))
         while self._runs and len(self._runs[-1][0]) <= 2 * len(run[0]):
             older = self._runs.pop()
             run = _sorted_run(*(np.concatenate(parts) for parts in zip(older, run, strict=True)))

@@ -1,16 +1,17 @@
 """A batch of raw Kafka records sorted into what it holds: events by topic, quarantine, duplicates, tombstones.
 
-A pure function of the records, the limits and the ids seen before; nothing is read or written here.
+A pure function of the records, the verdicts on them and the ids seen before; nothing is read or written here.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines.contracts import topics
 from pipelines.contracts.events import SIGNS
@@ -21,8 +22,9 @@ from pipelines.contracts.tables import (
     STOCK_MOVEMENTS,
     Table,
 )
-from pipelines.ingestion.seen import SeenIds, id_key
-from pipelines.ingestion.validation import Event, Limits, Rejected, payload_hash, validate
+from pipelines.ingestion.judging import Events, Judged
+from pipelines.ingestion.seen import SeenIds, first_of_each, id_keys
+from pipelines.ingestion.validation import Rejected
 
 SILVER_TABLES = {
     topics.POS_SALES: STOCK_MOVEMENTS,
@@ -33,16 +35,10 @@ SILVER_TABLES = {
 """Where the valid events of each topic go. Event ids are unique within a table."""
 
 Coordinates = dict[str, tuple[float | None, float | None]]
+Longs = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
 
-
-@dataclass(frozen=True)
-class Verdict:
-    """What validation says of one record: an event, a rejection, or neither (a tombstone)."""
-
-    event: Event | None = None
-    payload: int = 0
-    reason: str | None = None
-    detail: str | None = None
+_ORIGIN = ("topic", "partition", "offset", "kafka_timestamp", "ingested_at")
 
 
 @dataclass
@@ -58,34 +54,29 @@ class TopicCount:
 
 @dataclass
 class SortedBatch:
-    """A batch, sorted: Arrow tables in the contract's schemas, and the counts per topic."""
+    """A batch, sorted: Arrow tables in the contract's schemas, and the counts per topic.
+
+    `keys` (rows of `id_keys`) and `payloads` are those of the new events.
+    """
 
     silver: dict[str, pa.Table]
     quarantine: pa.Table
     counts: dict[str, TopicCount]
-    keys: list[tuple[int, int]]
-    payloads: list[int]
+    keys: Longs
+    payloads: Longs
     last_sequence: int
     reasons: Counter[str] = field(default_factory=Counter)
 
 
-def judge(topic: str, key: bytes | None, value: bytes | None, kafka_timestamp: int, limits: Limits) -> Verdict:
-    """Validate one record."""
-    try:
-        event = validate(topic, key, value, kafka_timestamp, limits)
-    except Rejected as rejected:
-        return Verdict(reason=rejected.reason, detail=rejected.detail)
-    return Verdict() if event is None else Verdict(event, payload_hash(event))
+@dataclass(frozen=True)
+class _Recognised:
+    """By record: whether it is a new event, repeats one, or contradicts one; and the event's key and payload."""
 
-
-def judge_table(raw: pa.Table, limits: Limits) -> list[Verdict]:
-    """Validate records of the bronze schema, in their order."""
-    topic, key, value = (raw.column(name).to_pylist() for name in ("topic", "key", "value"))
-    stamps = raw.column("kafka_timestamp").cast(pa.int64()).to_pylist()
-    return [
-        judge(record_topic, record_key, record_value, stamp, limits)
-        for record_topic, record_key, record_value, stamp in zip(topic, key, value, stamps, strict=True)
-    ]
+    new: Mask
+    duplicate: Mask
+    conflicting: Mask
+    keys: Longs
+    payloads: Longs
 
 
 def in_arrival_order(raw: pa.Table) -> pa.Table:
@@ -96,7 +87,7 @@ def in_arrival_order(raw: pa.Table) -> pa.Table:
 
 def sort_batch(
     raw: pa.Table,
-    verdicts: Iterable[Verdict],
+    judged: Judged,
     seen: SeenIds,
     last_sequence: int,
     coordinates: Coordinates,
@@ -105,106 +96,139 @@ def sort_batch(
 
     Args:
         raw: records of the bronze schema, `ingested_at` filled in.
-        verdicts: one per record.
+        judged: the verdicts on them.
         seen: ids taken in before this batch; not changed here.
         last_sequence: place in the ledger's order of the newest event before this batch.
         coordinates: latitude and longitude by location, for shipment nodes.
     """
-    records = raw.to_pylist()
-    stamped = zip(
-        raw.column("kafka_timestamp").cast(pa.int64()).to_pylist(),
-        raw.column("ingested_at").cast(pa.int64()).to_pylist(),
-        strict=True,
-    )
-    judged = list(verdicts)
-    keys = [_key(record, verdict) for record, verdict in zip(records, judged, strict=True)]
-    known = dict(_known(keys, seen))
-    new: dict[tuple[int, int], int] = {}
-    good: dict[str, list[dict[str, Any]]] = {}
-    set_aside: list[dict[str, Any]] = []
-    counts: dict[str, TopicCount] = {}
-    reasons: Counter[str] = Counter()
-
-    for record, verdict, key, (kafka_us, ingested_us) in zip(records, judged, keys, stamped, strict=True):
-        count = counts.setdefault(record["topic"], TopicCount())
-        count.consumed += 1
-        reason, detail = verdict.reason, verdict.detail
-        if verdict.event is not None and key is not None:
-            earlier = new.get(key, known.get(key))
-            if earlier is None:
-                last_sequence += 1
-                new[key] = verdict.payload
-                row = {
-                    **verdict.event,
-                    "topic": record["topic"],
-                    "partition": record["partition"],
-                    "offset": record["offset"],
-                    "kafka_timestamp": kafka_us,
-                    "ingested_at": ingested_us,
-                    "sequence": last_sequence,
-                    "payload_hash": verdict.payload,
-                }
-                good.setdefault(SILVER_TABLES[record["topic"]].name, []).append(row)
-                count.good += 1
-                continue
-            if earlier == verdict.payload:
-                count.duplicates += 1
-                continue
-            reason = "conflicting_event"
-            detail = f"event_id {verdict.event['event_id']} was taken in before with another content; the first stands"
-        if reason is None:
-            count.tombstones += 1
-            continue
-        count.quarantined += 1
-        reasons[reason] += 1
-        set_aside.append({**record, "reason": reason, "detail": detail, "quarantined_at": record["ingested_at"]})
-
+    recognised = _recognise(raw.num_rows, judged, seen)
+    rejected = {**judged.rejected, **_conflicts(judged, recognised.conflicting)}
+    sequence = last_sequence + np.cumsum(recognised.new)
     return SortedBatch(
-        silver=_silver_tables(good, coordinates),
-        quarantine=pa.Table.from_pylist(set_aside, schema=QUARANTINE.schema),
-        counts=counts,
-        keys=list(new),
-        payloads=list(new.values()),
-        last_sequence=last_sequence,
-        reasons=reasons,
+        silver=_silver_tables(raw, judged, recognised, sequence, coordinates),
+        quarantine=_quarantine(raw, rejected),
+        counts=_counts(raw, recognised, rejected),
+        keys=recognised.keys[recognised.new],
+        payloads=recognised.payloads[recognised.new],
+        last_sequence=int(sequence[-1]) if len(sequence) else last_sequence,
+        reasons=Counter(verdict.reason for verdict in rejected.values()),
     )
 
 
-def _key(record: dict[str, Any], verdict: Verdict) -> tuple[int, int] | None:
-    if verdict.event is None:
-        return None
-    return id_key(SILVER_TABLES[record["topic"]].name, verdict.event["event_id"])
+def _recognise(records: int, judged: Judged, seen: SeenIds) -> _Recognised:
+    """Tell new events from those taken in before, in this batch or an earlier one: the first content stands."""
+    keys, payloads = np.zeros((records, 2), np.int64), np.zeros(records, np.int64)
+    is_event = np.zeros(records, bool)
+    for topic, events in judged.events.items():
+        keys[events.rows] = id_keys(SILVER_TABLES[topic].name, events.ids)
+        payloads[events.rows] = events.payloads
+        is_event[events.rows] = True
+    places = np.flatnonzero(is_event)
+    known, earlier = seen.look_up(keys[places])
+    first = first_of_each(keys[places])
+    earlier = np.where(known, earlier, payloads[places][first])
+    is_new = ~known & (first == np.arange(len(places)))
+    same = earlier == payloads[places]
+    new, duplicate, conflicting = (np.zeros(records, bool) for _ in range(3))
+    new[places] = is_new
+    duplicate[places] = ~is_new & same
+    conflicting[places] = ~is_new & ~same
+    return _Recognised(new, duplicate, conflicting, keys, payloads)
 
 
-def _known(keys: list[tuple[int, int] | None], seen: SeenIds) -> Iterator[tuple[tuple[int, int], int]]:
-    asked = [key for key in keys if key is not None]
-    for key, payload in zip(asked, seen.find(asked), strict=True):
-        if payload is not None:
-            yield key, payload
-
-
-def _silver_tables(good: dict[str, list[dict[str, Any]]], coordinates: Coordinates) -> dict[str, pa.Table]:
-    if rows := good.get(STOCK_MOVEMENTS.name):
-        for row in rows:
-            sign = SIGNS.get(row["kind"])
-            row["change"] = None if sign is None else sign * row["quantity"]
-            row["reported_on_hand"] = row.get("on_hand")
-    for row in good.get(SHIPMENT_EVENTS.name, ()):
-        row["latitude"], row["longitude"] = coordinates.get(row["node"], (None, None))
+def _conflicts(judged: Judged, conflicting: Mask) -> dict[int, Rejected]:
+    if not conflicting.any():
+        return {}
     return {
-        table.name: _to_arrow(rows, table)
-        for table in (SHIPMENT_EVENTS, ORDER_STATUS, STOCK_MOVEMENTS)
-        if (rows := good.get(table.name))
+        row: Rejected(
+            "conflicting_event",
+            f"event_id {event_id} was taken in before with another content; the first stands",
+        )
+        for events in judged.events.values()
+        for row, event_id in zip(events.rows.tolist(), events.ids, strict=True)
+        if conflicting[row]
     }
 
 
-def _to_arrow(rows: list[dict[str, Any]], table: Table) -> pa.Table:
-    """Rows by column; times are microseconds since 1970."""
-    arrays = []
-    for column in table.schema:
-        values = [row.get(column.name) for row in rows]
-        if pa.types.is_timestamp(column.type):
-            arrays.append(pa.array(values, pa.int64()).cast(column.type))
-        else:
-            arrays.append(pa.array(values, column.type))
-    return pa.Table.from_arrays(arrays, schema=table.schema)
+def _counts(raw: pa.Table, recognised: _Recognised, rejected: dict[int, Rejected]) -> dict[str, TopicCount]:
+    set_aside = np.zeros(raw.num_rows, bool)
+    set_aside[list(rejected)] = True
+    topic_of = raw.column("topic").combine_chunks().dictionary_encode()
+    codes = topic_of.indices.to_numpy()
+    counts = {}
+    for code, topic in enumerate(topic_of.dictionary.to_pylist()):
+        here = codes == code
+        count = TopicCount(
+            consumed=int(here.sum()),
+            good=int((here & recognised.new).sum()),
+            quarantined=int((here & set_aside).sum()),
+            duplicates=int((here & recognised.duplicate).sum()),
+        )
+        count.tombstones = count.consumed - count.good - count.quarantined - count.duplicates
+        counts[topic] = count
+    return counts
+
+
+def _quarantine(raw: pa.Table, rejected: dict[int, Rejected]) -> pa.Table:
+    rows = sorted(rejected)
+    records = raw.take(pa.array(rows, pa.int64()))
+    columns = {
+        **{name: records.column(name) for name in ("topic", "partition", "offset", "key", "value", "headers")},
+        "reason": pa.array([rejected[row].reason for row in rows], pa.string()),
+        "detail": pa.array([rejected[row].detail for row in rows], pa.string()),
+        "quarantined_at": records.column("ingested_at"),
+    }
+    return _table(columns, len(rows), QUARANTINE)
+
+
+def _silver_tables(
+    raw: pa.Table, judged: Judged, recognised: _Recognised, sequence: Longs, coordinates: Coordinates
+) -> dict[str, pa.Table]:
+    parts: dict[str, list[pa.Table]] = {}
+    origin = raw.select(_ORIGIN)
+    for topic, events in judged.events.items():
+        new = recognised.new[events.rows]
+        if not new.any():
+            continue
+        table, rows = SILVER_TABLES[topic], events.rows[new]
+        columns = _event_columns(events, new, table, coordinates)
+        recorded = origin if len(rows) == raw.num_rows else origin.take(pa.array(rows))
+        columns |= {name: recorded.column(name) for name in _ORIGIN}
+        columns["sequence"] = pa.array(sequence[rows])
+        columns["payload_hash"] = pa.array(recognised.payloads[rows])
+        parts.setdefault(table.name, []).append(_table(columns, len(rows), table))
+    return {
+        name: tables[0] if len(tables) == 1 else pa.concat_tables(tables).sort_by("sequence")
+        for name, tables in parts.items()
+    }
+
+
+def _event_columns(events: Events, new: Mask, table: Table, coordinates: Coordinates) -> dict[str, pa.Array]:
+    """What the new events say, and what follows from it: the signed change of stock, the node's coordinates."""
+    columns = (
+        events.columns if new.all() else {name: column.filter(pa.array(new)) for name, column in events.columns.items()}
+    )
+    columns = dict(columns)
+    if table is STOCK_MOVEMENTS:
+        columns["change"] = pc.multiply(_signs(columns["kind"]), columns["quantity"])
+        if "on_hand" in columns:
+            columns["reported_on_hand"] = columns["on_hand"]
+    if table is SHIPMENT_EVENTS:
+        nodes = [coordinates.get(node, (None, None)) for node in columns["node"].to_pylist()]
+        columns["latitude"] = pa.array([latitude for latitude, _ in nodes], pa.float64())
+        columns["longitude"] = pa.array([longitude for _, longitude in nodes], pa.float64())
+    return columns
+
+
+def _signs(kinds: pa.Array) -> pa.Array:
+    """The effect of one unit of each kind; null for a count."""
+    places = pc.index_in(kinds, pa.array(list(SIGNS)))
+    return pa.array(list(SIGNS.values()), pa.int64()).take(places)
+
+
+def _table(columns: dict[str, pa.Array], rows: int, table: Table) -> pa.Table:
+    """The columns in the table's schema; those that are absent are null."""
+    return pa.Table.from_arrays(
+        [columns.get(column.name, pa.nulls(rows, column.type)) for column in table.schema],
+        schema=table.schema,
+    )

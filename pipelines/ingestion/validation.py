@@ -1,7 +1,7 @@
 """One Kafka record's bytes against the contract: a validated event, or the reason why not.
 
-Pure Python on bytes, so that every case of bad input is a unit test, and the same function runs in the driver
-for a live batch and on the executors for a catch-up.
+Pure Python on bytes, so that every case of bad input is a unit test. Batches are judged by
+`pipelines.ingestion.judging`, which agrees with this module on every record and asks it for every reason.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def validate(topic: str, key: bytes | None, value: bytes | None, kafka_timestamp
 
 def payload_hash(event: Event) -> int:
     """A signed 64-bit hash of what a validated event says, independent of how its JSON was written."""
-    digest = blake2b(repr(tuple(event.values())).encode(), digest_size=8).digest()
+    digest = blake2b(orjson.dumps(tuple(event.values())), digest_size=8).digest()
     return int.from_bytes(digest, "little", signed=True)
 
 
