@@ -19,8 +19,12 @@ _NO_LEADER_YET = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVA
 
 
 def client_settings(settings: Settings) -> dict[str, Any]:
-    """librdkafka settings shared by every client."""
-    return {"bootstrap.servers": settings.kafka.bootstrap_servers, **settings.kafka.client}
+    """librdkafka settings shared by every client.
+
+    Its own log is cut to what is critical: it repeats each refused connection every second, and what fails for
+    good reaches us as an error.
+    """
+    return {"bootstrap.servers": settings.kafka.bootstrap_servers, "log_level": 2, **settings.kafka.client}
 
 
 def admin(settings: Settings) -> AdminClient:

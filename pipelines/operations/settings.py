@@ -77,9 +77,7 @@ class PlanningSettings(_Section):
     paths: int = Field(2000, ge=100, description="sampled demand paths behind a distribution")
     default_service_level: float = Field(0.95, gt=0, lt=1)
     versions_kept: int = Field(14, ge=2)
-    driver_series: int = Field(
-        50_000, ge=0, description="more series than this are planned on Spark's executors"
-    )
+    driver_series: int = Field(50_000, ge=0, description="more series than this are planned on Spark's executors")
 
 
 class RestockSettings(_Section):

@@ -147,8 +147,8 @@ def severity_of(probability: float, settings: RestockSettings) -> str | None:
 
 
 def identifier(prefix: str, *parts: str) -> str:
-    """A deterministic identifier: the prefix and 128 bits of a hash of the parts."""
-    return f"{prefix}-{sha256('|'.join(parts).encode()).hexdigest()[:32]}"
+    """A deterministic identifier: the prefix and 96 bits of a hash of the parts."""
+    return f"{prefix}-{sha256('|'.join(parts).encode()).hexdigest()[:24]}"
 
 
 def encode_order(order: Record) -> bytes:

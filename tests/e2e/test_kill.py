@@ -11,13 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
-
 from pipelines.io.delta import Tables
-from pipelines.operations import broker
-from pipelines.operations.settings import load_settings
 from tests.chain import Events, plant_catalog, plant_policies, send
-from tests.conftest import free_port
 from tests.reconciler import read_table, reconcile
 
 ROOT = Path(__file__).parents[2]
@@ -29,23 +24,6 @@ FAILPOINTS = (
     "relay.inside_transaction",
     "relay.after_transaction",
 )
-
-
-@pytest.fixture
-def chain(tmp_path):
-    """A broker of its own, a planted catalog and planted policies."""
-    settings = load_settings(
-        overrides=[
-            f"home={tmp_path / 'home'}",
-            f"kafka.bootstrap_servers=127.0.0.1:{free_port()}",
-            "broker.heap_mb=384",
-        ]
-    )
-    broker.start(settings)
-    try:
-        yield settings
-    finally:
-        broker.stop(settings)
 
 
 def start_live(settings, *arguments, failpoint=""):

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import orjson
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
 
@@ -32,7 +33,7 @@ def show_json(document: Any) -> None:
 
 def show_table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
     """Print rows as a table; text from events is shown as it is, never as markup."""
-    table = RichTable(title=title, title_justify="left", header_style="bold")
+    table = RichTable(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         numeric = bool(rows) and all(isinstance(row[len(table.columns)], int | float) for row in rows)
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
@@ -45,5 +46,5 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     if hasattr(value, "strftime"):
-        return str(value.strftime("%Y-%m-%d %H:%M"))
+        return str(value.strftime("%d %b %H:%M"))
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -52,9 +52,14 @@ def list_orders(
     if json:
         show_json(newest)
         return
-    columns = ["created_at", "order_id", "location_id", "sku", "quantity", "state", "expected_receipt"]
-    title = f"{len(newest)} of {rows.num_rows} orders, newest first"
-    show_table(title, columns, [[row[name] for name in columns] for row in newest])
+    show_table(
+        f"{len(newest)} of {rows.num_rows} orders, newest first",
+        ["created", "order", "location", "sku", "units", "state"],
+        [
+            [row["created_at"], row["order_id"], row["location_id"], row["sku"], row["quantity"], row["state"]]
+            for row in newest
+        ],
+    )
 
 
 @app.command()

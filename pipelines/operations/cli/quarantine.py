@@ -38,20 +38,20 @@ def list_records(
     """Counts by reason, and the newest records."""
     rows = Tables(settings_from(config, overrides)).read(QUARANTINE).sort_by([("quarantined_at", "descending")])
     found = [row for row in rows.to_pylist() if reason is None or row["reason"] == reason]
-    counts = Counter((row["topic"], row["reason"], row["replayed_at"] is not None) for row in found)
+    counts = Counter((row["reason"], row["topic"], row["replayed_at"] is not None) for row in found)
     newest = [{**row, "key": _shown(row["key"]), "value": _shown(row["value"])} for row in found[:limit]]
     if json:
         show_json({"counts": [[*key, count] for key, count in counts.most_common()], "newest": newest})
         return
     show_table(
         f"{len(found)} records set aside",
-        ["topic", "reason", "sent again", "records"],
-        [[topic, why, "yes" if again else "", count] for (topic, why, again), count in counts.most_common()],
+        ["reason", "topic", "sent again", "records"],
+        [[why, topic, "yes" if again else "", count] for (why, topic, again), count in counts.most_common()],
     )
     show_table(
         "newest",
-        ["topic", "partition", "offset", "detail", "value"],
-        [[row["topic"], row["partition"], row["offset"], row["detail"], row["value"]] for row in newest],
+        ["where", "why", "value"],
+        [[f"{row['topic']}/{row['partition']}/{row['offset']}", row["detail"], row["value"]] for row in newest],
     )
 
 
