@@ -243,11 +243,11 @@ def _publisher(settings: Settings) -> Publish:
         log.warning("totals.publish is false: totals are stored and not sent to %s", topics.DEMAND_TOTALS)
         return lambda rows: None
     kafka.ensure_topics(settings, [topics.DEMAND_TOTALS])
-    producer = kafka.producer(settings)
 
     def publish(rows: pa.Table) -> None:
-        messages = ((row["scope"], message(row)) for row in rows.to_pylist())
-        kafka.send(producer, topics.DEMAND_TOTALS, messages)
+        if rows.num_rows:
+            messages = ((row["scope"], message(row)) for row in rows.to_pylist())
+            kafka.send(kafka.producer(settings), topics.DEMAND_TOTALS, messages)
 
     return publish
 

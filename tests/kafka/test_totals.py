@@ -33,7 +33,8 @@ PROJECT = Path(__file__).parents[2]
 def wired(broker: Settings, settings: Settings) -> Settings:
     """A fresh home behind the real broker."""
     servers = broker.kafka.bootstrap_servers
-    return load_settings(overrides=[f"home={settings.home}", f"kafka.bootstrap_servers={servers}"])
+    overrides = [f"home={settings.home}", f"kafka.bootstrap_servers={servers}", "totals.trigger_seconds=0"]
+    return load_settings(overrides=overrides)
 
 
 @pytest.fixture
