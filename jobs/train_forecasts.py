@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from pipelines.forecasting.engines import refuse_unknown
 from pipelines.forecasting.training import train
 from pipelines.io.delta import Tables
 from pipelines.operations.job import JobArguments, run_job
@@ -17,6 +18,7 @@ log = logging.getLogger("stockcast.forecasting")
 
 def run(arguments: JobArguments) -> None:
     settings = arguments.settings
+    refuse_unknown(settings.forecast.engine)
     spark = open_session("stockcast train_forecasts")
     try:
         report = train(spark, settings, Tables(settings), arguments.as_of, datetime.now(UTC))

@@ -131,6 +131,11 @@ def create(name: str, options: EngineOptions) -> Engine:
     return _REGISTERED[name](options)
 
 
+def refuse_unknown(name: str) -> None:
+    """Raise `UsageError` where no engine has that name: before Spark starts, not an hour later."""
+    create(name, EngineOptions())
+
+
 def fit_safely(engine: Engine, batch: SeriesBatch, horizon: int, probabilities: Sequence[float]) -> ForecastBatch:
     """`fit_forecast` that never raises and whose every row is either sound or a failure.
 

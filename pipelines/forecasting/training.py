@@ -32,7 +32,7 @@ from pipelines.contracts.tables import (
 from pipelines.errors import MissingDataError, OwnershipError, PublishingError
 from pipelines.forecasting import figures, frames, publishing, trained
 from pipelines.forecasting.category import category_profiles
-from pipelines.forecasting.engines import EngineOptions, create
+from pipelines.forecasting.engines import EngineOptions, create, refuse_unknown
 from pipelines.forecasting.hourly import IntradayProfiles, intraday_profiles
 from pipelines.forecasting.selection import FAILED, OK, Engines, Task
 from pipelines.forecasting.summary import Summary, sample_keys, summarise
@@ -100,9 +100,11 @@ def train(
         now: the time of the training; it names the version.
 
     Raises:
+        UsageError: the engine of the settings is not registered.
         MissingDataError: there is no demand up to `as_of`.
         PublishingError: the new forecasts are incomplete or malformed, or the engine failed on every series.
     """
+    refuse_unknown(settings.forecast.engine)
     with ownership(settings, TRAINING):
         inputs = _read(spark, tables)
         as_of = _last_day(inputs.daily, as_of, now)
