@@ -17,7 +17,7 @@ from pipelines.io.delta import Tables
 from pipelines.io.ownership import ownership
 from pipelines.operations.session import open_session
 from pipelines.operations.settings import Settings
-from pipelines.restocking.relay import Relay
+from pipelines.restocking.relay import Relay, relay_once
 from pipelines.restocking.stream import running_engine
 
 log = logging.getLogger("stockcast.live")
@@ -34,19 +34,20 @@ def run_live(settings: Settings, *, once: bool = False, stop: threading.Event | 
     """
     stop = stop or threading.Event()
     with ownership(settings, *OWNERS), _signals(stop):
-        spark, tables = open_session("stockcast-live"), Tables(settings)
-        with _relaying(settings), running_engine(settings, tables) as engine:
-            queries = [
-                start_ingest(spark, settings, tables, once=once, then=engine.stage),
-            ]
-            if not once:
-                queries.append(start_totals(spark, settings, tables))
-            log.info("live: %s", ", ".join(query.name for query in queries))
+        spark = open_session("stockcast-live")
+        # Each thread reads through handles of its own.
+        with _relaying(settings), running_engine(settings, Tables(settings)) as engine:
+            queries = [start_ingest(spark, settings, Tables(settings), once=once, then=engine.stage)]
             try:
+                if not once:
+                    queries.append(start_totals(spark, settings, Tables(settings)))
+                log.info("live: %s", ", ".join(query.name for query in queries))
                 _wait(queries, stop)
             finally:
                 for query in queries:
                     query.stop()
+        if once:
+            start_totals(spark, settings, Tables(settings), once=True).awaitTermination()
 
 
 def _wait(queries: list[StreamingQuery], stop: threading.Event) -> None:
@@ -68,7 +69,6 @@ def _relaying(settings: Settings) -> Iterator[None]:
             try:
                 relay = Relay(settings, Tables(settings))
                 relay.run(stop.wait)
-                relay.publish_available()
                 relay.close()
             except Exception:
                 log.exception("the relay stopped; orders stay in the outbox, trying again")
@@ -80,7 +80,8 @@ def _relaying(settings: Settings) -> Iterator[None]:
         yield
     finally:
         stop.set()
-        thread.join(60)
+        thread.join()
+    relay_once(settings, Tables(settings))
 
 
 @contextmanager

@@ -125,7 +125,10 @@ class RestockEngine:
             self._save_if_due()
 
     def catch_up(self) -> None:
-        """Follow the ledger, as far as it is complete, from the tables."""
+        """Follow the ledger, as far as it is complete, from the tables.
+
+        A new policy version comes into force at the end: it looks at every series, so it needs their stock of now.
+        """
         with self._lock:
             target = last_sequence(self._tables)
             while self._sequence < target:
@@ -133,8 +136,6 @@ class RestockEngine:
                 upto = min(target, self._sequence + self._settings.catch_up_rows)
                 if self._pending:
                     upto = min(upto, self._pending[0].from_sequence - 1)
-                if target - upto <= 0:
-                    self._check_policies()
                 self._advance(*self._read(self._sequence, upto), upto)
                 if target - upto > 0:
                     log.info("decided up to ledger place %d of %d", upto, target)

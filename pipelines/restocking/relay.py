@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import pyarrow.compute as pc
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from pipelines.contracts import topics
 from pipelines.contracts.tables import ORDER_OUTBOX
@@ -106,7 +107,18 @@ class Relay:
         raise BrokerError(f"orders could not be published: {cause.str()}; they stay in the outbox") from error
 
     def _committed_place(self) -> int:
-        (found,) = self._group.committed([TopicPartition(*PLACE)], timeout=TIMEOUT)
+        """The place of the last transaction. A broker that has just started is asked again: it first says that
+        it does not know the group's coordinator, and only an answer may be taken for "nothing published"."""
+        for attempt in Retrying(
+            retry=retry_if_exception_type(KafkaException),
+            stop=stop_after_delay(TIMEOUT),
+            wait=wait_fixed(0.2),
+            reraise=True,
+        ):
+            with attempt:
+                (found,) = self._group.committed([TopicPartition(*PLACE)], timeout=TIMEOUT)
+                if found.error is not None:
+                    raise KafkaException(found.error)
         return max(0, int(found.offset))
 
 
