@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -27,6 +27,8 @@ SIGN = {
     "write_off": -1,
     "count": None,
 }
+
+_sequences = count(1)
 
 
 def at(text: str) -> datetime:
@@ -52,9 +54,9 @@ def event(time: datetime | str, kind: str, quantity: int, **fields: Any) -> Even
 
 
 def ledger(events: Iterable[Event]) -> pa.Table:
-    """The events as rows of `silver/stock_movements`, missing columns null."""
+    """The events as rows of `silver/stock_movements` taken in in this order, missing columns null."""
     names = STOCK_MOVEMENTS.schema.names
-    rows = [{name: row.get(name) for name in names} for row in events]
+    rows = [{name: row.get(name) for name in names} | {"sequence": next(_sequences)} for row in events]
     return pa.Table.from_pylist(rows, schema=STOCK_MOVEMENTS.schema)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -12,16 +12,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from demand_oracle import Event, at, event, ledger, random_ledger, totals
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 
 from pipelines.contracts.tables import DEMAND_TOTALS, HOURLY_DEMAND, LOCATIONS, STOCK_MOVEMENTS
+from pipelines.demand import totals as module
 from pipelines.demand.aggregate import aggregate_demand
-from pipelines.demand.totals import (
+from pipelines.demand.totals import Totals, run_totals, start_totals
+from pipelines.demand.windows import (
     location_totals,
-    refresh_totals,
-    run_totals,
+    sale_lines,
     scope_totals,
-    start_totals,
+    scope_totals_of_few,
     windows_of,
 )
 from pipelines.errors import OwnershipError, UsageError
@@ -69,10 +70,14 @@ def by_key(rows: pa.Table) -> dict[Any, tuple[int, int, Decimal]]:
 def test_random_totals_agree_with_the_oracle(spark: SparkSession, minutes: int) -> None:
     events = random_ledger(seed=5, count=400)
     windows = windows_of(minutes)
-    per_location = location_totals(spark.createDataFrame(ledger(events)), windows)
+    per_location = location_totals(sale_lines(spark.createDataFrame(ledger(events)), windows))
     frame = scope_totals(per_location, spark.createDataFrame(locations(REGIONS)), windows)
 
-    assert by_key(frame.toArrow()) == totals(events, REGIONS, timedelta(minutes=minutes))
+    few = scope_totals_of_few(per_location.toArrow(), REGIONS, windows)
+
+    expected = totals(events, REGIONS, timedelta(minutes=minutes))
+    assert by_key(frame.toArrow()) == expected
+    assert by_key(few) == expected
 
 
 def test_regions_are_the_sum_of_their_stores_and_global_of_the_regions(spark: SparkSession) -> None:
@@ -81,7 +86,7 @@ def test_regions_are_the_sum_of_their_stores_and_global_of_the_regions(spark: Sp
         event("2024-03-01 10:00", "sale", n % 3 + 1, event_id=f"e{n}", location_id=f"s{n % 4}", unit_price=0.1 * n)
         for n in range(200)
     ]
-    per_location = location_totals(spark.createDataFrame(ledger(events)), HOURLY)
+    per_location = location_totals(sale_lines(spark.createDataFrame(ledger(events)), HOURLY))
     stores = {row["location_id"]: row for row in per_location.toArrow().to_pylist()}
     frame = scope_totals(per_location, spark.createDataFrame(locations(REGIONS)), HOURLY)
     found = {scope: numbers for (scope, _), numbers in by_key(frame.toArrow()).items()}
@@ -106,7 +111,7 @@ def test_an_order_is_a_ticket_of_a_location(spark: SparkSession) -> None:
         event(time, "sale", 1, event_id="named", ticket_id="alone1", location_id="s0"),
         event(time, "return", 1, event_id="back", ticket_id="t9", location_id="s0"),
     ]
-    per_location = location_totals(spark.createDataFrame(ledger(events)), HOURLY)
+    per_location = location_totals(sale_lines(spark.createDataFrame(ledger(events)), HOURLY))
 
     assert {row["location_id"]: row["orders"] for row in per_location.collect()} == {"s0": 4, "s1": 1}
 
@@ -126,31 +131,52 @@ class Published:
         return taken
 
 
-@pytest.fixture
-def published() -> Iterator[Published]:
-    """The rows sent by `refresh_totals`."""
-    return Published()
+@dataclass
+class Keeper:
+    """The totals of one process, and what they sent."""
+
+    spark: SparkSession
+    tables: Tables
+    published: Published = field(default_factory=Published)
+
+    def __post_init__(self) -> None:
+        self.totals = Totals(self.spark, self.tables, HOURLY, self.published)
+
+    def append(self, events: list[Event]) -> DataFrame:
+        rows = ledger(events)
+        self.tables.append(STOCK_MOVEMENTS, rows)
+        return self.spark.createDataFrame(rows)
+
+    def add(self, *events: Event) -> int:
+        return self.totals.refresh(self.append(list(events)))
 
 
-def add(spark: SparkSession, tables: Tables, events: list[Event], published: Published) -> int:
-    tables.append(STOCK_MOVEMENTS, ledger(events))
-    return refresh_totals(spark.createDataFrame(ledger(events)), spark, tables, HOURLY, published)
+@pytest.fixture(params=["live", "catching-up"])
+def keeper(
+    request: pytest.FixtureRequest, spark: SparkSession, catalogued: Tables, monkeypatch: pytest.MonkeyPatch
+) -> Keeper:
+    """Totals kept in memory, and the same computed by Spark from the ledger."""
+    if request.param == "catching-up":
+        monkeypatch.setattr(module, "LIVE_SALES", 0)
+    return Keeper(spark, catalogued)
 
 
-def test_a_late_event_corrects_its_window_and_only_changes_are_sent(
-    spark: SparkSession, catalogued: Tables, published: Published
-) -> None:
+def test_a_late_event_corrects_its_window_and_only_changes_are_sent(keeper: Keeper) -> None:
     ten, eleven = at("2024-03-01 10:00"), at("2024-03-01 11:00")
-    add(spark, catalogued, [event("2024-03-01 10:10", "sale", 2, location_id="s0")], published)
-    add(spark, catalogued, [event("2024-03-01 11:10", "sale", 5, location_id="s2")], published)
-    assert published.take() == [("global", ten, 2), ("north", ten, 2), ("global", eleven, 5), ("south", eleven, 5)]
+    keeper.add(event("2024-03-01 10:10", "sale", 2, location_id="s0"))
+    keeper.add(event("2024-03-01 11:10", "sale", 5, location_id="s2"))
+    assert keeper.published.take() == [
+        ("global", ten, 2),
+        ("north", ten, 2),
+        ("global", eleven, 5),
+        ("south", eleven, 5),
+    ]
 
-    late = [event("2024-03-01 10:20", "sale", 3, location_id="s2")]
-    changed = add(spark, catalogued, late, published)
+    changed = keeper.add(event("2024-03-01 10:20", "sale", 3, location_id="s2"))
 
     assert changed == 2
-    assert published.take() == [("global", ten, 5), ("south", ten, 3)]
-    assert {key: value[1] for key, value in stored(catalogued).items()} == {
+    assert keeper.published.take() == [("global", ten, 5), ("south", ten, 3)]
+    assert {key: value[1] for key, value in stored(keeper.tables).items()} == {
         ("global", ten): 5,
         ("north", ten): 2,
         ("south", ten): 3,
@@ -159,69 +185,90 @@ def test_a_late_event_corrects_its_window_and_only_changes_are_sent(
     }
 
 
-def test_a_repeated_batch_changes_and_sends_nothing(
-    spark: SparkSession, catalogued: Tables, published: Published
-) -> None:
-    events = random_ledger(seed=2, count=60)
-    add(spark, catalogued, events, published)
-    before = stored(catalogued)
-    published.take()
+def test_a_repeated_batch_changes_and_sends_nothing(keeper: Keeper) -> None:
+    """Given the same process, and one that starts anew."""
+    batch = keeper.append(random_ledger(seed=2, count=60, days=1))
+    keeper.totals.refresh(batch)
+    before = stored(keeper.tables)
+    keeper.published.take()
 
-    again = refresh_totals(spark.createDataFrame(ledger(events)), spark, catalogued, HOURLY, published)
+    again = [keeper.totals.refresh(batch), Keeper(keeper.spark, keeper.tables, keeper.published).totals.refresh(batch)]
 
-    assert (again, published.take()) == (0, [])
-    assert stored(catalogued) == before
+    assert (again, keeper.published.take()) == ([0, 0], [])
+    assert stored(keeper.tables) == before
 
 
-def test_totals_that_were_sent_and_not_stored_are_sent_again(
-    spark: SparkSession, catalogued: Tables, published: Published
-) -> None:
+def test_totals_that_were_sent_and_not_stored_are_sent_again(spark: SparkSession, catalogued: Tables) -> None:
     """Given a crash between sending and storing, the repeated batch sends the same rows."""
-    events = [event("2024-03-01 10:10", "sale", 2, location_id="s0")]
+    published = Published()
 
     def crash(rows: pa.Table) -> None:
         published(rows)
         raise ConnectionError
 
-    catalogued.append(STOCK_MOVEMENTS, ledger(events))
-    batch = spark.createDataFrame(ledger(events))
+    keeper = Keeper(spark, catalogued)
+    batch = keeper.append([event("2024-03-01 10:10", "sale", 2, location_id="s0")])
     with pytest.raises(ConnectionError):
-        refresh_totals(batch, spark, catalogued, HOURLY, crash)
-    first = published.take()
+        Totals(spark, catalogued, HOURLY, crash).refresh(batch)
 
-    refresh_totals(batch, spark, catalogued, HOURLY, published)
+    keeper.totals.refresh(batch)
 
-    assert published.take() == first
-    assert len(first) == 2
+    sent = keeper.published.take()
+    assert sent == published.take()
+    assert len(sent) == 2
 
 
-def test_scattered_windows_leave_those_between_alone(
-    spark: SparkSession, catalogued: Tables, published: Published
-) -> None:
+def test_scattered_windows_leave_those_between_alone(keeper: Keeper) -> None:
     """Given a batch with an event a month late, only the two windows it touches are computed."""
-    between = event("2024-03-10 10:00", "sale", 9, location_id="s0")
-    catalogued.append(STOCK_MOVEMENTS, ledger([between]))
-    batch = [
+    keeper.append([event("2024-03-10 10:00", "sale", 9, location_id="s0")])
+
+    keeper.add(
         event("2024-03-01 10:00", "sale", 1, location_id="s0"),
         event("2024-03-31 10:00", "sale", 2, location_id="s0"),
-    ]
+    )
 
-    add(spark, catalogued, batch, published)
+    starts = {start for _, start in stored(keeper.tables)}
+    assert starts == {at("2024-03-01 10:00"), at("2024-03-31 10:00")}
 
-    assert sorted({start for _, start in stored(catalogued)}) == [at("2024-03-01 10:00"), at("2024-03-31 10:00")]
 
-
-def test_a_location_that_moved_leaves_zeros_behind(
-    spark: SparkSession, catalogued: Tables, published: Published
-) -> None:
+def test_a_location_that_moved_leaves_zeros_behind(keeper: Keeper) -> None:
     ten = at("2024-03-01 10:00")
-    add(spark, catalogued, [event("2024-03-01 10:10", "sale", 2, location_id="s2")], published)
-    catalogued.overwrite(LOCATIONS, locations({**REGIONS, "s2": "west"}))
+    keeper.add(event("2024-03-01 10:10", "sale", 2, location_id="s2"))
+    keeper.tables.overwrite(LOCATIONS, locations({**REGIONS, "s2": "west"}))
 
-    add(spark, catalogued, [event("2024-03-01 10:20", "sale", 1, location_id="s2")], published)
+    keeper.add(event("2024-03-01 10:20", "sale", 1, location_id="s2"))
 
-    units = {scope: numbers[1] for (scope, start), numbers in stored(catalogued).items() if start == ten}
+    units = {scope: numbers[1] for (scope, start), numbers in stored(keeper.tables).items() if start == ten}
     assert units == {"global": 3, "south": 0, "west": 3}
+
+
+def test_live_and_catching_up_take_turns(
+    spark: SparkSession, catalogued: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given live batches, one too large to be live, and live ones again: memory and ledger agree."""
+    events = random_ledger(seed=13, count=150, days=1)
+    keeper = Keeper(spark, catalogued)
+    for part in (events[:30], events[30:60]):
+        keeper.add(*part)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "LIVE_SALES", 10)
+        keeper.add(*events[60:120])
+
+    keeper.add(*events[120:])
+
+    assert stored(catalogued) == totals(events, REGIONS, timedelta(hours=1))
+
+
+def test_the_ledger_may_be_ahead_of_the_batches(spark: SparkSession, catalogued: Tables) -> None:
+    """Given rows that were appended before the batch that has them is taken, none counts twice."""
+    events = random_ledger(seed=14, count=90, days=1)
+    keeper = Keeper(spark, catalogued)
+    batches = [keeper.append(part) for part in (events[:30], events[30:60], events[60:])]
+
+    for batch in batches:
+        keeper.totals.refresh(batch)
+
+    assert stored(catalogued) == totals(events, REGIONS, timedelta(hours=1))
 
 
 def test_the_stream_goes_on_where_it_stopped(spark: SparkSession, quiet: Settings, catalogued: Tables) -> None:
@@ -281,10 +328,8 @@ def test_two_keepers_of_the_totals_are_refused(spark: SparkSession, quiet: Setti
         run_totals(spark, quiet, tables, once=True)
 
 
-def test_windows_of_another_length_are_refused(
-    spark: SparkSession, quiet: Settings, catalogued: Tables, published: Published
-) -> None:
-    add(spark, catalogued, [event("2024-03-01 10:10", "sale", 2)], published)
+def test_windows_of_another_length_are_refused(spark: SparkSession, quiet: Settings, catalogued: Tables) -> None:
+    Keeper(spark, catalogued).add(event("2024-03-01 10:10", "sale", 2))
     other = load_settings(overrides=[f"home={quiet.home}", "totals.publish=false", "totals.window_minutes=15"])
 
     with pytest.raises(UsageError, match=r"0:15:00.*1:00:00"):
