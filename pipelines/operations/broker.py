@@ -101,7 +101,8 @@ def _launch(settings: Settings) -> int:
     config.write_text(_properties(settings, host, port, controller_port))
     classpath = str(JARS / "broker" / "*")
     if not (folder / "data" / "meta.properties").exists():
-        cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        # The first byte is fixed: an id that begins with a dash reads as an option, one in 64 would.
+        cluster = urlsafe_b64encode(b"S" + uuid.uuid4().bytes[1:]).decode().rstrip("=")
         formatted = subprocess.run(
             [
                 executable, "-cp", classpath, "kafka.tools.StorageTool",
