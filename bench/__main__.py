@@ -1,0 +1,82 @@
+"""`python -m bench [PART ...]`: measure, and put the tables into bench/RESULTS.md."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+from pathlib import Path
+
+from bench import catch_up, live_state, memory, report
+from bench.harness import Options, say
+
+PARTS = {
+    "live_state": (live_state.measure, report.live_section),
+    "catch_up": (catch_up.measure, report.catch_up_section),
+    "memory": (memory.measure, report.memory_section),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure the parts named, or all."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; none: all")
+    parser.add_argument("--folder", type=Path, help="where homes and logs go (a temporary folder)")
+    parser.add_argument("--port", type=int, default=19304, help="of the bench's own brokers")
+    parser.add_argument("--series", type=int, default=1000)
+    parser.add_argument("--rate", type=float, default=1000.0, help="live events a second")
+    parser.add_argument("--warm-up", type=float, default=15.0, help="seconds")
+    parser.add_argument("--seconds", type=float, default=40.0, help="measured seconds of a live run")
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--events", type=int, default=300_000, help="events to catch up on")
+    parser.add_argument("--forms", default="", help="only these, comma-separated")
+    parser.add_argument("--peer", type=Path, help="folder of the Kafka Streams peer with its run.sh (BENCH_PEER)")
+    parser.add_argument("--no-write", action="store_true", help="leave RESULTS.md as it is")
+    chosen = parser.parse_args(argv)
+    if unknown := [part for part in chosen.parts if part not in PARTS]:
+        parser.error(f"no part {', '.join(unknown)}; there are {', '.join(PARTS)}")
+    forms = tuple(form for form in chosen.forms.split(",") if form)
+    if unknown := [form for form in forms if form not in report.NAMES]:
+        parser.error(f"no form {', '.join(unknown)}; there are {', '.join(report.NAMES)}")
+    named = chosen.peer or (Path(os.environ["BENCH_PEER"]) if os.environ.get("BENCH_PEER") else None)
+    with tempfile.TemporaryDirectory(prefix="stockcast-bench-") as temporary:
+        options = Options(
+            folder=(chosen.folder or Path(temporary)).absolute(),
+            port=chosen.port,
+            series=chosen.series,
+            rate=chosen.rate,
+            warm_up=chosen.warm_up,
+            seconds=chosen.seconds,
+            repetitions=chosen.repetitions,
+            events=chosen.events,
+            forms=forms,
+            peer=named.absolute() if named else None,
+        )
+        for part in chosen.parts or PARTS:
+            measure, section = PARTS[part]
+            results = measure(options)
+            text = section(options, results, command(part, chosen))
+            say(f"{part}:\n{text}")
+            if chosen.folder:
+                (chosen.folder / f"{part}.json").write_text(json.dumps(results, indent=1))
+            if not chosen.no_write:
+                report.write(part, text)
+    return 0
+
+
+def command(part: str, chosen: argparse.Namespace) -> str:
+    """The command that measures this again, its environment in words."""
+    defaults = {"rate": 1000.0, "warm_up": 15.0, "seconds": 40.0, "repetitions": 3, "events": 300_000, "series": 1000}
+    words = [
+        f"--{name.replace('_', '-')} {getattr(chosen, name):g}"
+        for name, value in defaults.items()
+        if getattr(chosen, name) != value
+    ]
+    if chosen.forms:
+        words.append(f"--forms {chosen.forms}")
+    return " ".join(["BENCH_PEER=FOLDER python -m bench", part, *words])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
