@@ -62,6 +62,7 @@ def start_ingest(
     try:
         ingestor.resume(new_stream)
     except BaseException:
+        ready.set()
         query.stop()
         raise
     holder.append(ingestor)

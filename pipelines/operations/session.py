@@ -25,7 +25,6 @@ def open_session(name: str) -> SparkSession:
     # Workers on this machine run the driver's own Python; a cluster's spark.pyspark.python comes first.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     spark = SparkSession.builder.appName(name).getOrCreate()
-    spark.sparkContext.setLogLevel("WARN")
     conf = spark.conf
     if DELTA_EXTENSION not in (conf.get("spark.sql.extensions", "") or ""):
         spark.stop()
