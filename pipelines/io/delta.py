@@ -22,7 +22,6 @@ from pyspark.sql.types import StructType
 from pipelines.contracts.tables import Table
 from pipelines.operations.settings import Settings
 
-
 HANDLE_COMMITS = 32
 """Commits that a handle follows before it is opened anew: each one that it has followed makes the next dearer
 (measured: 0.2 ms a commit, for every commit)."""

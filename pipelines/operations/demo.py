@@ -286,9 +286,10 @@ def _summary(
         ("stockcast orders list", "the orders; then show, explain, approve, reject"),
         ("stockcast quarantine list", "what was set aside, and why"),
         (f"mlflow ui --backend-store-uri sqlite:///{settings.under_home('mlflow.db')}", "the training run"),
-        ("jupyter lab notebooks", "one series with its forecast and its orders"),
+        ("notebooks/01_one_series.ipynb", "one series with its forecast and its orders (kernel: .venv)"),
         ("make live", "the same chain, kept running"),
     ):
-        console.print(f"  .venv/bin/{command}" if not command.startswith("make") else f"  {command}", soft_wrap=True)
+        program = command.startswith(("stockcast", "mlflow"))
+        console.print(f"  .venv/bin/{command}" if program else f"  {command}", soft_wrap=True)
         console.print(f"      {what}", style="dim")
     console.print(f"\ndone in {seconds / 60:.1f} minutes")
