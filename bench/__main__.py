@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
+import sys
 import tempfile
 from pathlib import Path
 
@@ -32,6 +34,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--events", type=int, default=300_000, help="events to catch up on")
     parser.add_argument("--forms", default="", help="only these, comma-separated")
     parser.add_argument("--peer", type=Path, help="folder of the Kafka Streams peer with its run.sh (BENCH_PEER)")
+    parser.add_argument("--quiet", type=float, default=2.0, help="cores that others may keep busy in a run that counts")
+    parser.add_argument("--attempts", type=int, default=1, help="how often a noisier run is measured again")
     parser.add_argument("--no-write", action="store_true", help="leave RESULTS.md as it is")
     chosen = parser.parse_args(argv)
     if unknown := [part for part in chosen.parts if part not in PARTS]:
@@ -40,6 +44,8 @@ def main(argv: list[str] | None = None) -> int:
     if unknown := [form for form in forms if form not in report.NAMES]:
         parser.error(f"no form {', '.join(unknown)}; there are {', '.join(report.NAMES)}")
     named = chosen.peer or (Path(os.environ["BENCH_PEER"]) if os.environ.get("BENCH_PEER") else None)
+    # So that what was started is ended in an orderly way.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory(prefix="stockcast-bench-") as temporary:
         options = Options(
             folder=(chosen.folder or Path(temporary)).absolute(),
@@ -52,6 +58,8 @@ def main(argv: list[str] | None = None) -> int:
             events=chosen.events,
             forms=forms,
             peer=named.absolute() if named else None,
+            quiet=chosen.quiet,
+            attempts=chosen.attempts,
         )
         for part in chosen.parts or PARTS:
             measure, section = PARTS[part]
@@ -67,7 +75,16 @@ def main(argv: list[str] | None = None) -> int:
 
 def command(part: str, chosen: argparse.Namespace) -> str:
     """The command that measures this again, its environment in words."""
-    defaults = {"rate": 1000.0, "warm_up": 15.0, "seconds": 40.0, "repetitions": 3, "events": 300_000, "series": 1000}
+    defaults = {
+        "rate": 1000.0,
+        "warm_up": 15.0,
+        "seconds": 40.0,
+        "repetitions": 3,
+        "events": 300_000,
+        "series": 1000,
+        "quiet": 2.0,
+        "attempts": 1,
+    }
     words = [
         f"--{name.replace('_', '-')} {getattr(chosen, name):g}"
         for name, value in defaults.items()

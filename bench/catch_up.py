@@ -9,7 +9,7 @@ from typing import Any
 
 from bench import peer as kafka_streams
 from bench.arrivals import check_orders, outbox_arrivals
-from bench.harness import Meter, Options, Scene, ending, say, scene, wait_for
+from bench.harness import Meter, Options, Scene, ending, quietest, say, scene, wait_for
 from bench.live_state import FORMS, PEER, Result, chosen_forms, progress_of, start_form
 from pipelines.operations import broker
 
@@ -22,7 +22,7 @@ def measure(options: Options) -> dict[str, list[Result]]:
     results: dict[str, list[Result]] = {form: [] for form in forms}
     for repetition in range(1, options.repetitions + 1):
         for form in forms:
-            result = one_run(options, form)
+            result = quietest(options, lambda form=form: one_run(options, form))
             results[form].append(result)
             say(f"catch-up {form} {repetition}/{options.repetitions}: {line(result)}")
     return results

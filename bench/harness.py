@@ -47,6 +47,8 @@ class Options:
     events: int = 300_000
     forms: tuple[str, ...] = ()
     peer: Path | None = None
+    quiet: float = 2.0
+    attempts: int = 1
 
     @property
     def workload(self) -> Workload:
@@ -165,13 +167,14 @@ class Meter:
 
     def start(self) -> None:
         """First mark."""
-        self._at, self._before, self._machine = time.monotonic(), self._used(), _busy()
+        self._at, self._before = time.monotonic(), self._used()
+        self._own, self._machine = _own_seconds(), _busy()
 
     def stop(self) -> None:
         """Second mark."""
         elapsed, after = time.monotonic() - self._at, self._used()
         self.cores = {name: (after[name] - self._before[name]) / elapsed for name in self.trees}
-        own = sum(self.cores.values())
+        own = sum(self.cores.values()) + (_own_seconds() - self._own) / elapsed
         self.others = max(0.0, (_busy() - self._machine) / elapsed - own)
         self.load = os.getloadavg()[0]
 
@@ -193,6 +196,11 @@ def _tree_seconds(pid: int) -> float:
             continue
         total += times.user + times.system + times.children_user + times.children_system
     return total
+
+
+def _own_seconds() -> float:
+    times = psutil.Process().cpu_times()
+    return float(times.user + times.system)
 
 
 def _busy() -> float:
@@ -251,6 +259,31 @@ class Background(threading.Thread):
         self.join()
         if self._failure is not None:
             raise self._failure
+
+
+def quietest(options: Options, run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Measure again, up to so many attempts, while others keep more cores busy than is allowed.
+
+    The choice looks at the noise alone: the first run that is quiet enough counts, else the quietest.
+    """
+    tried: list[dict[str, Any]] = []
+    for _ in range(options.attempts):
+        await_quiet(options)
+        tried.append(run())
+        if tried[-1]["others"] <= options.quiet:
+            break
+        say(f"a noisy run: others kept {tried[-1]['others']:.2f} cores busy")
+    return {**min(tried, key=lambda result: result["others"]), "attempts": len(tried)}
+
+
+def await_quiet(options: Options, limit: float = 300.0, watched: float = 5.0) -> None:
+    """Wait a while for the others to be quiet; goes on all the same when they are not."""
+    deadline = time.monotonic() + limit
+    while time.monotonic() < deadline:
+        before = _busy()
+        time.sleep(watched)
+        if (_busy() - before) / watched <= options.quiet:
+            return
 
 
 def say(text: str) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from bench import peer as kafka_streams
 from bench.arrivals import Arrived, OrderListener, check_orders, outbox_arrivals
-from bench.harness import Background, Meter, Options, Scene, ending, say, scene, wait_for
+from bench.harness import Background, Meter, Options, Scene, ending, quietest, say, scene, wait_for
 from bench.workload import event_number
 from pipelines.operations import broker
 
@@ -30,7 +30,7 @@ def measure(options: Options) -> dict[str, list[Result]]:
     results: dict[str, list[Result]] = {form: [] for form in forms}
     for repetition in range(1, options.repetitions + 1):
         for form in forms:
-            result = one_run(options, form)
+            result = quietest(options, lambda form=form: one_run(options, form))
             results[form].append(result)
             say(f"live {form} {repetition}/{options.repetitions}: {line(result)}")
     return results
