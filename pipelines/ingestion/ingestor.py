@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -33,7 +35,7 @@ from pipelines.ingestion.judging import judge_table
 from pipelines.ingestion.replay import replayed_origins
 from pipelines.ingestion.seen import SeenIds, id_keys
 from pipelines.ingestion.sorting import Coordinates, SortedBatch, in_arrival_order, sort_batch
-from pipelines.ingestion.times import parse_time
+from pipelines.ingestion.times import as_microseconds, parse_time
 from pipelines.ingestion.validation import Limits
 from pipelines.io.delta import Tables
 from pipelines.operations.failpoints import failpoint
@@ -41,6 +43,7 @@ from pipelines.operations.settings import IngestSettings
 
 log = logging.getLogger("stockcast.ingestion")
 
+DAY = 86_400_000_000
 SILVER = (SHIPMENT_EVENTS, ORDER_STATUS, STOCK_MOVEMENTS)
 OWNED = (BRONZE_EVENTS, QUARANTINE, *SILVER, INGEST_BATCHES)
 
@@ -95,12 +98,13 @@ class Ingestor:
             where = pc.field("ingested_at") >= pa.scalar(since, pa.timestamp("us", tz="UTC"))
             if not new_stream:
                 where &= pc.field("sequence") <= finished
-            rows = self._tables.read(table, ("event_id", "payload_hash", "sequence"), where)
+            rows = self._tables.read(table, ("event_id", "payload_hash", "sequence", "ingested_at"), where)
             if rows.num_rows == 0:
                 continue
-            self._seen.add(
-                id_keys(table.name, rows.column("event_id").to_pylist()), rows.column("payload_hash").to_numpy()
-            )
+            keys, payloads = id_keys(table.name, rows.column("event_id").to_pylist()), rows.column("payload_hash")
+            days = pc.divide(rows.column("ingested_at").cast(pa.int64()), DAY).to_numpy()
+            for day in np.unique(days).tolist():
+                self._seen.add(keys[days == day], payloads.to_numpy()[days == day], day)
             self._sequence = max(self._sequence, pc.max(rows.column("sequence")).as_py())
         log.info("remembering %d event ids; the ledger stands at %d", len(self._seen), self._sequence)
 
@@ -125,6 +129,8 @@ class Ingestor:
             raw: records in the columns of bronze, without `ingested_at`, in any order.
         """
         now = self._clock()
+        today = as_microseconds(now) // DAY
+        self._seen.forget(before=today - math.ceil(self._settings.deduplication_days))
         limits = self.limits()
         raw = in_arrival_order(raw)
         stamp = pa.array([now] * raw.num_rows, pa.timestamp("us", tz="UTC"))
@@ -151,7 +157,7 @@ class Ingestor:
             ledger=batch.silver.get(STOCK_MOVEMENTS.name, STOCK_MOVEMENTS.schema.empty_table()),
             statuses=batch.silver.get(ORDER_STATUS.name, ORDER_STATUS.schema.empty_table()),
         )
-        self._seen.add(batch.keys, batch.payloads)
+        self._seen.add(batch.keys, batch.payloads, today)
         self._sequence = batch.last_sequence
         return taken
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
 
 Longs = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
+_Run = tuple[Longs, Longs, Longs]
 
 
 def id_keys(scope: str, event_ids: Iterable[str]) -> Longs:
@@ -37,22 +39,22 @@ def first_of_each(keys: Longs) -> Longs:
 
 
 class SeenIds:
-    """Event ids with the hash of their payload.
+    """Event ids with the hash of their payload, by the day on which they were taken in.
 
-    What is added becomes a sorted run; runs of similar size are merged, so that a look-up searches a handful
-    of arrays however many ids there are.
+    What is added becomes a sorted run; a day's runs of similar size are merged, so that a look-up searches a
+    handful of arrays a day however many ids there are. Days are forgotten as a whole.
     """
 
     def __init__(self) -> None:
-        self._runs: list[tuple[Longs, Longs, Longs]] = []
+        self._days: dict[int, list[_Run]] = {}
 
     def __len__(self) -> int:
-        return sum(len(run[0]) for run in self._runs)
+        return sum(len(run[0]) for runs in self._days.values() for run in runs)
 
     def look_up(self, keys: Longs) -> tuple[Mask, Longs]:
         """Which of the keys (rows of `id_keys`) were seen, and with which payload hash (0 for the others)."""
         seen, payloads = np.zeros(len(keys), bool), np.zeros(len(keys), np.int64)
-        for first, second, known in self._runs:
+        for first, second, known in chain.from_iterable(self._days.values()):
             places = np.searchsorted(first, keys[:, 0])
             places[places == len(first)] = 0
             hits = (first[places] == keys[:, 0]) & (second[places] == keys[:, 1])
@@ -65,18 +67,28 @@ class SeenIds:
         seen, payloads = self.look_up(np.array(keys, np.int64).reshape(-1, 2))
         return [payload if hit else None for hit, payload in zip(seen.tolist(), payloads.tolist(), strict=True)]
 
-    def add(self, keys: Longs | Sequence[tuple[int, int]], payloads: Longs | Sequence[int]) -> None:
-        """Remember ids; the caller has made sure that they are new."""
+    def add(self, keys: Longs | Sequence[tuple[int, int]], payloads: Longs | Sequence[int], day: int = 0) -> None:
+        """Remember ids; the caller has made sure that they are new.
+
+        Args:
+            day: on which they were taken in, in days since 1970.
+        """
         pairs = np.asarray(keys, np.int64).reshape(-1, 2)
         if not len(pairs):
             return
+        runs = self._days.setdefault(day, [])
         run = _sorted_run(pairs[:, 0], pairs[:, 1], np.asarray(payloads, np.int64))
-        while self._runs and len(self._runs[-1][0]) <= 2 * len(run[0]):
-            older = self._runs.pop()
+        while runs and len(runs[-1][0]) <= 2 * len(run[0]):
+            older = runs.pop()
             run = _sorted_run(*(np.concatenate(parts) for parts in zip(older, run, strict=True)))
-        self._runs.append(run)
+        runs.append(run)
+
+    def forget(self, before: int) -> None:
+        """Forget what was taken in before a day."""
+        for day in [day for day in self._days if day < before]:
+            del self._days[day]
 
 
-def _sorted_run(first: Longs, second: Longs, payloads: Longs) -> tuple[Longs, Longs, Longs]:
+def _sorted_run(first: Longs, second: Longs, payloads: Longs) -> _Run:
     order = np.argsort(first, kind="stable")
     return first[order], second[order], payloads[order]

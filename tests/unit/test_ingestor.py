@@ -164,6 +164,17 @@ def test_a_replayed_record_marks_its_quarantine_row(tables):
     assert ids(tables) == ["e-1"]
 
 
+def test_ids_are_forgotten_after_the_horizon_and_not_before(tables):
+    # given an event, and the same one again just within and just beyond the seven days
+    topic, days = Topic(), [0, 7, 9]
+    moments = iter([NOW + timedelta(days=day) for day in days])
+    ingestor = Ingestor(tables, IngestSettings(), "test", lambda: next(moments, NOW))
+    for batch, _ in enumerate(days):
+        ingestor.take_in(batch, topic.records(sale("e-1")))
+    # then it is recognised within, and beyond it left to the nightly reconciliation
+    assert counts(tables) == (3, 2, 0, 1, 0)
+
+
 def test_many_ids_are_all_found_again():
     # given more ids than fit the dictionary, added in uneven portions
     seen, names, chance = SeenIds(), [f"e-{number}" for number in range(200_000)], random.Random(3)
