@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 from confluent_kafka import Consumer, TopicPartition
 from deltalake import DeltaTable
+from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
 SIGNS = {"sale": -1, "return": 1, "receipt": 1, "adjustment": 1, "transfer_in": 1, "transfer_out": -1, "write_off": -1}
 LEDGER_TOPICS = ("pos.sales", "inventory.movements")
@@ -63,7 +64,9 @@ def read_topics(bootstrap: str, *topics: str, timeout: float = 30.0) -> list[Rec
 
 def read_table(home: Path | str, name: str) -> pd.DataFrame:
     """A Delta table as pandas."""
-    return DeltaTable(f"{home}/tables/{name}").to_pyarrow_table().to_pandas()
+    path = f"{home}/tables/{name}"
+    files = SubTreeFileSystem(path, LocalFileSystem())
+    return DeltaTable(path).to_pyarrow_dataset(filesystem=files).to_table().to_pandas()
 
 
 def stock(events: pd.DataFrame) -> pd.Series:

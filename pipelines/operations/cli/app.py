@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
-from typing import NoReturn
 
 import typer
 import yaml
@@ -63,18 +61,11 @@ def show_settings(config: ConfigOption = None, overrides: SetOption = None) -> N
             sys.stdout.write(f"  {key}: {shown}{note}\n")
 
 
-def main() -> NoReturn:
+def main() -> None:
     """The console script: 0 done, 2 bad usage or configuration, 1 anything else."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     try:
         app()
-        code = 0
-    except SystemExit as ended:
-        code = ended.code if isinstance(ended.code, int) else 0
     except StockcastError as error:
         sys.stderr.write(f"error: {error}\n")
-        code = error.exit_code
-    # Arrow's threads can abort an interpreter that is taking itself apart; the work is done, so leave at once.
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    os._exit(code)
+        raise SystemExit(error.exit_code) from None
