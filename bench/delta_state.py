@@ -50,10 +50,22 @@ class Held:
         self.rows = rows
 
 
+TUNING = {
+    "spark.sql.shuffle.partitions": "2",
+    "spark.sql.adaptive.enabled": "false",
+    "spark.databricks.delta.snapshotPartitions": "1",
+    "spark.databricks.delta.stats.collect": "false",
+    "spark.databricks.delta.merge.materializeSource": "none",
+}
+"""What a small table's MERGE does not need, left out."""
+
+
 class SparkPositions:
     """The positions table through Spark: a join on the touched keys, and MERGE."""
 
     def __init__(self, spark: SparkSession, tables: Tables) -> None:
+        for name, value in TUNING.items():
+            spark.conf.set(name, value)
         self._spark, self._uri = spark, tables.uri(INVENTORY_POSITIONS)
 
     def touched(self, keys: pa.Table) -> pa.Table:
