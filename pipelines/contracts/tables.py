@@ -281,6 +281,45 @@ PUBLISHED = Table(
 )
 """The pointer rows: which forecast version and which policy version are in force (one row an artefact)."""
 
+PUBLICATIONS = Table("gold/publications", PUBLISHED.schema, "publishing")
+"""Every switch of a pointer row, oldest first: what was in force when (append-only)."""
+
+BACKTESTS = Table(
+    "gold/backtests",
+    _schema(
+        **_text("location_id sku model"),
+        forecast_version=pa.string(),
+        first_day=pa.date32(),
+        **{name: pa.list_(pa.float32()) for name in ("actual", "yhat", "low", "high")},
+    ),
+    TRAINING,
+    partition_by=("forecast_version",),
+)
+"""The last backtest of each series of each stored version, a number a day from `first_day` on: what champion and
+challenger are compared by, on the days that both forecast. `low`, `high`: the 80 % interval."""
+
+FORECAST_DRIFT = Table(
+    "gold/forecast_drift",
+    _schema(
+        as_of=pa.date32(),
+        scope=pa.string(),
+        forecast_version=pa.string(),
+        series=pa.int64(),
+        scored_days=pa.int64(),
+        WAPE=pa.float64(),
+        bias=pa.float64(),
+        coverage=pa.float64(),
+        tracking_signal=pa.float64(),
+        signalling_share=pa.float64(),
+        level_change=pa.float64(),
+        stability_index=pa.float64(),
+        warning=pa.string(),
+    ),
+    TRAINING,
+)
+"""A row a night and scope (`all` or a category): the published forecasts against what came since, and how the
+demand itself has shifted. `warning` says which limits were crossed, null for none."""
+
 INVENTORY_POLICIES = Table(
     "gold/inventory_policies",
     _schema(
@@ -422,6 +461,9 @@ ALL_TABLES: tuple[Table, ...] = (
     FORECASTS,
     SERIES_STATUS,
     PUBLISHED,
+    PUBLICATIONS,
+    BACKTESTS,
+    FORECAST_DRIFT,
     INVENTORY_POLICIES,
     INVENTORY_POSITIONS,
     ORDER_OUTBOX,

@@ -8,7 +8,7 @@ from datetime import date, datetime
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.contracts.tables import PUBLISHED
+from pipelines.contracts.tables import PUBLICATIONS, PUBLISHED
 from pipelines.io.delta import Tables
 
 FORECASTS = "forecasts"
@@ -37,3 +37,11 @@ def publish(tables: Tables, pointer: Published) -> None:
     tables.ensure(PUBLISHED)
     row = pa.Table.from_pylist([vars(pointer)], schema=PUBLISHED.schema)
     tables.upsert(PUBLISHED, row, keys=("artefact",))
+    # The pointer decides; a process that dies here leaves the history a line short, which nothing relies on.
+    tables.append(PUBLICATIONS, row)
+
+
+def history(tables: Tables, artefact: str) -> list[Published]:
+    """All that was put in force, oldest first."""
+    rows = tables.read(PUBLICATIONS, where=pc.field("artefact") == artefact)
+    return [Published(**row) for row in rows.sort_by("published_at").to_pylist()]

@@ -111,6 +111,40 @@ class MlflowSettings(_Section):
     registered_model: str = "stockcast-demand"
 
 
+class TrackingSettings(_Section):
+    """What a training's MLflow page shows beside its sums: a nested run with figures for a few series."""
+
+    worst_series: int = Field(5, ge=0, le=100, description="nested runs of the series with the largest errors")
+    sample_series: int = Field(3, ge=0, le=100, description="nested runs of a sample: median, best, a fallback")
+
+
+class PromotionSettings(_Section):
+    """What a new model must show before its forecasts replace those in force."""
+
+    minimum_gain: float = Field(
+        -0.02, gt=-1, lt=1, description="least cut of the champion's error on common days; below 0: allowed loss"
+    )
+    largest_bias: float = Field(0.15, gt=0, description="largest |Σ(forecast - actual)| / Σ actual of the backtest")
+    lowest_coverage: float = Field(0.65, ge=0, le=1, description="of the 80 % interval in the backtest")
+    highest_coverage: float = Field(0.95, ge=0, le=1, description="of the 80 % interval in the backtest")
+    longest_refusal_days: int = Field(
+        7, ge=1, description="forecasts in force that are this much older are replaced whatever the gates say"
+    )
+
+
+class DriftSettings(_Section):
+    """Published forecasts against what came: when a line is logged and a table row marked."""
+
+    window_days: int = Field(28, ge=7, le=366, description="days of published forecasts that are remembered")
+    smoothing: float = Field(0.1, gt=0, lt=1, description="of the tracking signal's two averages")
+    tracking_signal_limit: float = Field(0.6, gt=0, le=1, description="a series signals above this |signal|")
+    signalling_share_limit: float = Field(0.1, gt=0, le=1, description="share of a category's series that may signal")
+    bias_limit: float = Field(0.15, gt=0)
+    coverage_tolerance: float = Field(0.1, gt=0, le=0.5, description="distance of the coverage from 80 %")
+    stability_index_limit: float = Field(0.25, gt=0, description="population stability index of the series' levels")
+    level_change_limit: float = Field(4.0, gt=0, description="change of a category's week in standard deviations")
+
+
 class Settings(_Section):
     """All of Stockcast's settings."""
 
@@ -123,6 +157,9 @@ class Settings(_Section):
     restock: RestockSettings = RestockSettings()
     totals: TotalsSettings = TotalsSettings()
     mlflow: MlflowSettings = MlflowSettings()
+    tracking: TrackingSettings = TrackingSettings()
+    promotion: PromotionSettings = PromotionSettings()
+    drift: DriftSettings = DriftSettings()
 
     @property
     def home_path(self) -> Path:
