@@ -62,7 +62,18 @@ class ForecastSettings(_Section):
     minimum_history_days: int = Field(60, ge=14, description="shorter series get the fallback")
     profile_weeks: int = Field(8, ge=1, description="history behind the intraday profile")
     history_days: int = Field(1461, ge=30, description="the longest history a model is fitted to")
+    censoring: str = Field(
+        "impute",
+        pattern="^(none|mask|impute)$",
+        description="days partly without stock: as sold, unknown, or completed by the demand expected in the rest",
+    )
+    censoring_floor: float = Field(
+        0.05, ge=0, le=1, description="impute: a day of whose demand less than this share met stock is unknown"
+    )
     seasonality_mode: str = Field("multiplicative", pattern="^(additive|multiplicative)$")
+    growth: str = Field("linear", pattern="^(linear|flat|logistic)$", description="trend of the Prophet models")
+    capacity_factor: float = Field(1.5, gt=1, description="logistic growth: capacity over the largest demand seen")
+    mcmc_samples: int = Field(0, ge=0, description="above 0: Prophet samples its posterior, very slowly")
     holidays_country: str | None = Field(None, description="ISO code; None: no holidays")
     uncertainty_samples: int = Field(300, ge=50)
     batch_series: int = Field(16, ge=1, description="series per call on an executor")
@@ -121,6 +132,7 @@ class TrackingSettings(_Section):
 class PromotionSettings(_Section):
     """What a new model must show before its forecasts replace those in force."""
 
+    gated: bool = Field(True, description="false: whatever is complete and sound goes into force")
     minimum_gain: float = Field(
         -0.02, gt=-1, lt=1, description="least cut of the champion's error on common days; below 0: allowed loss"
     )

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import logging
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
 from pipelines.forecasting.engines import EngineOptions, ForecastBatch, monotone, register
+from pipelines.forecasting.prophet_map.features import WEEKLY_FROM_DAYS, YEARLY_FROM_DAYS, prophet
 from pipelines.forecasting.series import Floats, SeriesBatch
-
-WEEKLY_FROM_DAYS = 14
-YEARLY_FROM_DAYS = 730
 
 
 @register("prophet")
@@ -53,14 +47,15 @@ class ProphetModel:
 
     def replay(self, parameters: str, horizon: int, probabilities: Sequence[float]) -> tuple[Floats, Floats]:
         """See `Engine.replay`."""
-        model_from_dict = _prophet().serialize.model_from_dict
+        model_from_dict = prophet().serialize.model_from_dict
         content = json.loads(parameters)
         return _forecast(model_from_dict(content), horizon, probabilities, content["stockcast"]["seed"])
 
     def _fit(self, dates: Any, demand: Floats, seed: int) -> Any:
         settings = self.options.settings
-        model = _prophet().Prophet(
-            growth="linear",
+        model = prophet().Prophet(
+            growth=settings.growth,
+            mcmc_samples=settings.mcmc_samples,
             seasonality_mode=settings.seasonality_mode,
             weekly_seasonality=len(dates) > WEEKLY_FROM_DAYS,
             yearly_seasonality=len(dates) > YEARLY_FROM_DAYS,
@@ -69,13 +64,19 @@ class ProphetModel:
         )
         if settings.holidays_country is not None:
             model.add_country_holidays(settings.holidays_country)
+        history = pd.DataFrame({"ds": dates.astype("datetime64[ns]"), "y": demand})
+        if settings.growth == "logistic":
+            history["cap"] = settings.capacity_factor * max(float(np.nanmax(demand)), 1e-9)
         # A fit raises where it did not converge; then Prophet itself tries Newton's method.
-        return model.fit(pd.DataFrame({"ds": dates.astype("datetime64[ns]"), "y": demand}), seed=seed % 2**31)
+        sampling = {"chains": 1, "show_progress": False} if settings.mcmc_samples else {}
+        return model.fit(history, seed=seed % 2**31, **sampling)
 
 
 def _forecast(model: Any, horizon: int, probabilities: Sequence[float], seed: int) -> tuple[Floats, Floats]:
     last = model.history_dates.iloc[-1]
     future = pd.DataFrame({"ds": pd.date_range(last + pd.Timedelta(days=1), periods=horizon, freq="D")})
+    if model.growth == "logistic":
+        future["cap"] = float(model.history["cap"].iloc[0])
     samples, model.uncertainty_samples = model.uncertainty_samples, 0
     yhat = model.predict(future)["yhat"].to_numpy()
     model.uncertainty_samples = samples
@@ -89,7 +90,8 @@ def _to_json(model: Any, seed: int) -> str:
     model.history = model.history.iloc[[0, -1]]
     model.history_dates = model.history_dates.iloc[-1:]
     model.params.pop("trend", None)
-    content = _prophet().serialize.model_to_dict(model)
+    model.fit_kwargs = {}
+    content = prophet().serialize.model_to_dict(model)
     return json.dumps({**content, "stockcast": {"model": ProphetModel.name, "seed": seed}})
 
 
@@ -102,17 +104,3 @@ def _seeded(seed: int) -> Iterator[None]:
         yield
     finally:
         np.random.set_state(state)
-
-
-@cache
-def _prophet() -> Any:
-    """The package, imported where it is needed, on one thread and without its log lines per series."""
-    os.environ.setdefault("STAN_NUM_THREADS", "1")
-    logging.getLogger("prophet.plot").setLevel(logging.CRITICAL)
-    prophet = importlib.import_module("prophet")
-    importlib.import_module("prophet.serialize")
-    for name in ("cmdstanpy", "prophet"):
-        logger = logging.getLogger(name)
-        logger.handlers, logger.propagate = [logging.NullHandler()], False
-        logger.setLevel(logging.CRITICAL)
-    return prophet
