@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date, datetime, timedelta
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.forecasting.hourly import utc_midnight
@@ -22,19 +22,52 @@ def requested_series(daily: DataFrame, sourcing: DataFrame, locations: DataFrame
     return daily.select("location_id", "sku").union(sourced).distinct()
 
 
+def outages(hourly: DataFrame, first: date, last: date) -> DataFrame:
+    """The hours that a series was without stock for a while, as arrays; from day `first` to `last` (UTC).
+
+    Returns:
+        location_id, sku, the arrays `out_hour` and `out_share` (0 to 1; negative in an hour that sold although its
+        stock was recorded as zero throughout) of equal length, and `ends_out`: whether
+        the stock ran out in the newest hour of `hourly`, which is that of the last sale.
+    """
+    in_stock = F.coalesce("in_stock_fraction", F.lit(1.0))
+    contradicted = (F.col("demand") > 0) & (in_stock <= 0)
+    out = F.struct(F.col("hour"), F.when(contradicted, -1.0).otherwise(1.0 - in_stock).alias("share"))
+    return (
+        hourly.where(_between(first, last))
+        .groupBy("location_id", "sku")
+        .agg(
+            F.collect_list(F.when(in_stock < 1, out)).alias("out"),
+            (F.max_by(in_stock, "hour") < 1).alias("ends_out"),
+        )
+        .select(
+            "location_id", "sku", F.col("out.hour").alias("out_hour"), F.col("out.share").alias("out_share"), "ends_out"
+        )
+    )
+
+
 def series_rows(
-    daily: DataFrame, requested: DataFrame, products: DataFrame, locations: DataFrame, first: date
+    daily: DataFrame,
+    requested: DataFrame,
+    products: DataFrame,
+    locations: DataFrame,
+    first: date,
+    out_of_stock: DataFrame | None = None,
 ) -> DataFrame:
     """One row a requested series, its days from `first` on as arrays (empty without history).
 
     Args:
         daily: demand a day, cut at the last day that may be used.
         first: days before it are left out.
+        out_of_stock: `outages`, whose columns are added.
 
     Returns:
         location_id, sku, category, timezone, first_date, and the arrays date, demand, in_stock, promotion
         (of equal length, in no particular order).
     """
+    if out_of_stock is not None:
+        rows = series_rows(daily, requested, products, locations, first)
+        return rows.join(out_of_stock, on=["location_id", "sku"], how="left")
     day = F.struct("date", "demand", "in_stock_fraction", "promotion_share")
     grouped = daily.groupBy("location_id", "sku").agg(
         F.greatest(F.min("date"), F.lit(first)).alias("first_date"),
@@ -96,14 +129,12 @@ def intraday_statistics(
     """Units sold per category, time zone, local weekday and local hour from day `first` to `last` (UTC).
 
     Returns:
-        category, timezone, weekday (0 Monday), hour (0 to 23), units.
+        category, timezone, weekday (0 Monday), hour (0 to 23), units, and available: the share of that time in
+        which its series were in stock.
     """
-    window = (F.col("hour") >= F.lit(utc_midnight(first))) & (
-        F.col("hour") < F.lit(utc_midnight(last + timedelta(days=1)))
-    )
     local = F.from_utc_timestamp("hour", F.col("timezone"))
     return (
-        hourly.where(window)
+        hourly.where(_between(first, last))
         .join(F.broadcast(products.select("sku", "category")), on="sku", how="left")
         .join(F.broadcast(locations.select("location_id", "timezone")), on="location_id", how="left")
         .withColumn("timezone", F.coalesce("timezone", F.lit("UTC")))
@@ -113,8 +144,17 @@ def intraday_statistics(
             F.weekday(local).alias("weekday"),
             F.hour(local).alias("hour"),
         )
-        .agg(F.sum("demand").cast("double").alias("units"))
+        .agg(
+            F.sum("demand").cast("double").alias("units"),
+            F.avg(F.coalesce("in_stock_fraction", F.lit(1.0))).alias("available"),
+        )
     )
+
+
+def _between(first: date, last: date) -> Column:
+    """Hours of the UTC days from `first` to `last`."""
+    begins, ends = utc_midnight(first), utc_midnight(last + timedelta(days=1))
+    return (F.col("hour") >= F.lit(begins)) & (F.col("hour") < F.lit(ends))
 
 
 def forecast_rows(trained: DataFrame, as_of: date, version: str, created_at: datetime) -> DataFrame:

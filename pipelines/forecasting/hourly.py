@@ -16,6 +16,8 @@ CATEGORY_PRIOR_UNITS = 7 * 24 * 5.0
 """Units of the whole chain's profile that are added to a category's: one with few sales leans on the chain."""
 OVERALL_PRIOR_UNITS = 24.0
 """Units of a flat profile added to the chain's, so that no hour is impossible."""
+LEAST_AVAILABLE = 0.2
+"""Units of an hour are scaled up for missing stock as if at least this share of it had been there."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +42,17 @@ def intraday_profiles(statistics: pd.DataFrame, first: date, last: date) -> Intr
     Each cell's units are divided by how often that local hour occurred between `first` and `last` in its
     time zone (an hour that a 23-hour day skips occurred once less, one that a 25-hour day repeats once
     more), then shrunk: a category towards the chain by `CATEGORY_PRIOR_UNITS`, the chain towards a flat
-    week by `OVERALL_PRIOR_UNITS`.
+    week by `OVERALL_PRIOR_UNITS`. Where the statistics say how much of an hour its series were in stock
+    (`available`), units are those of the time in stock: hours in which shelves tend to be empty sell too little.
     """
     units: dict[str, Floats] = {}
     weeks = ((last - first).days + 1) / 7
     for (category, timezone), rows in statistics.groupby(["category", "timezone"]):
         cells = np.zeros((7, 24))
-        np.add.at(cells, (rows["weekday"].to_numpy(), rows["hour"].to_numpy()), rows["units"].to_numpy())
+        sold = rows["units"].to_numpy(float)
+        if "available" in rows:
+            sold = sold / np.maximum(rows["available"].to_numpy(float), LEAST_AVAILABLE)
+        np.add.at(cells, (rows["weekday"].to_numpy(), rows["hour"].to_numpy()), sold)
         occurred = local_hours(str(timezone), first, (last - first).days + 1)
         cells *= weeks / np.maximum(occurred, 1)
         units[str(category)] = units.get(str(category), np.zeros((7, 24))) + cells

@@ -32,6 +32,8 @@ class SeriesBatch:
         demand: (n, T) units a day; NaN before a series' first day and where demand was not observable.
         promotion: (n, T) share of the day's demand sold on promotion, 0 to 1.
         start: (n,) column of each series' first day; T where it has no history at all.
+        exposure: (n, T) share of the day's demand that met stock, 1 for a day that is fully known; below 1 the
+            day's demand was completed (`censoring`). None: nothing is known of stock.
     """
 
     location_id: tuple[str, ...]
@@ -42,6 +44,7 @@ class SeriesBatch:
     demand: Floats
     promotion: Floats
     start: Integers
+    exposure: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.sku)
@@ -81,6 +84,7 @@ class SeriesBatch:
             demand=self.demand[rows, keep],
             promotion=self.promotion[rows, keep],
             start=start - keep.start,
+            exposure=None if self.exposure is None else self.exposure[rows, keep],
         )
 
     def until(self, cutoff: date) -> SeriesBatch:
@@ -92,6 +96,7 @@ class SeriesBatch:
             demand=self.demand[:, :days],
             promotion=self.promotion[:, :days],
             start=np.minimum(self.start, days),
+            exposure=None if self.exposure is None else self.exposure[:, :days],
         )
 
 
@@ -119,6 +124,7 @@ def from_arrow(rows: pa.RecordBatch | pa.Table, end: date) -> SeriesBatch:
     """`series_rows` as arrays, masked, and zero-extended from each series' last row up to `end`.
 
     A day between a series' first day and `end` that has no row is a day in stock on which nothing sold.
+    The exposure is the share of the day's time with stock; `censoring.read_series` makes demand of it.
     """
     table = pa.Table.from_batches([rows]) if isinstance(rows, pa.RecordBatch) else rows
     count = table.num_rows
@@ -141,6 +147,7 @@ def from_arrow(rows: pa.RecordBatch | pa.Table, end: date) -> SeriesBatch:
         demand=np.where(before, np.nan, mask_stockouts(demand, in_stock)),
         promotion=np.where(before, 0.0, promotion),
         start=start,
+        exposure=in_stock,
     )
 
 

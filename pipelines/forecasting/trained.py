@@ -18,10 +18,11 @@ from pyspark import Accumulator
 from threadpoolctl import threadpool_limits
 
 from pipelines.contracts.tables import QUANTILE_COLUMNS, QUANTILES, TRAINING, Table
+from pipelines.forecasting.censoring import Censoring, read_series
 from pipelines.forecasting.engines import ForecastBatch
 from pipelines.forecasting.hourly import IntradayProfiles, hourly_forecast, utc_day_shares
 from pipelines.forecasting.selection import INTERVAL, Engines, Outcome, Task, train_batch
-from pipelines.forecasting.series import Floats, SeriesBatch, from_arrow
+from pipelines.forecasting.series import Floats, SeriesBatch
 
 STEPS = pa.list_(pa.struct([pa.field(name, pa.float64()) for name in ("yhat", *QUANTILE_COLUMNS)]))
 _LISTS = ("backtest_actual", "backtest_yhat", "backtest_low", "backtest_high")
@@ -58,6 +59,7 @@ class Plan:
     hours: int
     batch_series: int
     intraday: IntradayProfiles
+    censoring: Censoring
 
 
 def train_rows(
@@ -72,7 +74,7 @@ def train_rows(
     with threadpool_limits(limits=1):
         for rows in batches:
             for offset in range(0, rows.num_rows, plan.batch_series):
-                batch = from_arrow(rows.slice(offset, plan.batch_series), plan.end)
+                batch = read_series(rows.slice(offset, plan.batch_series), plan.end, plan.censoring)
                 yield trained_rows(batch, train_batch(batch, plan.engines, plan.task), plan)
                 if done is not None:
                     done.add(len(batch))

@@ -32,6 +32,7 @@ from pipelines.contracts.tables import (
 from pipelines.errors import MissingDataError, OwnershipError, PublishingError
 from pipelines.forecasting import figures, frames, publishing, trained
 from pipelines.forecasting.category import category_profiles
+from pipelines.forecasting.censoring import Censoring
 from pipelines.forecasting.engines import EngineOptions, create, refuse_unknown
 from pipelines.forecasting.hourly import IntradayProfiles, intraday_profiles
 from pipelines.forecasting.selection import FAILED, OK, Engines, Task
@@ -224,7 +225,8 @@ def _fit_requested(
 ) -> None:
     total = requested.count()
     first = job.as_of - timedelta(days=forecast.history_days - 1)
-    series = frames.series_rows(daily, requested, job.inputs.products, job.inputs.locations, first)
+    out_of_stock = frames.outages(job.inputs.hourly, first, job.as_of)
+    series = frames.series_rows(daily, requested, job.inputs.products, job.inputs.locations, first, out_of_stock)
     plan = _plan(forecast, daily, job)
     log.info("training %d series up to %s with %s", total, job.as_of, forecast.engine)
     cores = spark.sparkContext.defaultParallelism
@@ -242,13 +244,15 @@ def _plan(forecast: ForecastSettings, daily: DataFrame, job: _Job) -> Plan:
     category = frames.category_statistics(daily, job.inputs.products, first).toPandas()
     options = EngineOptions(forecast, category_profiles(category))
     engines = Engines(*(create(name, options) for name in (forecast.engine, BASELINE, FALLBACK_MODEL)))
+    intraday = _intraday(job, first)
     return Plan(
         engines=engines,
         task=Task(forecast.horizon_days, forecast.minimum_history_days, QUANTILES),
         end=job.as_of,
         hours=forecast.hourly_horizon_hours,
         batch_series=forecast.batch_series,
-        intraday=_intraday(job, first) if forecast.hourly_horizon_hours else IntradayProfiles(),
+        intraday=intraday,
+        censoring=Censoring(forecast.censoring, forecast.censoring_floor, intraday),
     )
 
 
