@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import sys
 from collections.abc import Sequence
@@ -21,7 +22,8 @@ def run(arguments: JobArguments) -> None:
     refuse_unknown(settings.forecast.engine)
     spark = open_session("stockcast train_forecasts")
     try:
-        report = train(spark, settings, Tables(settings), arguments.as_of, datetime.now(UTC))
+        dry_run = arguments.options.dry_run
+        report = train(spark, settings, Tables(settings), arguments.as_of, datetime.now(UTC), dry_run=dry_run)
     finally:
         spark.stop()
     where = f"MLflow run {report.training_run}" if report.training_run else "not tracked: MLflow failed"
@@ -30,11 +32,18 @@ def run(arguments: JobArguments) -> None:
     log.info("forecasts %s as of %s: %s; %s%s", report.version, report.as_of, report.summary, where, model)
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dry-run", action="store_true", help="train, track and judge, but leave in force what is in force"
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     return run_job(
         "Train a forecast for every series; publish only when all are complete and sound.",
         run,
         nightly=True,
+        add_arguments=add_arguments,
         argv=argv,
     )
 

@@ -14,6 +14,15 @@ from pipelines.forecasting.series import Floats
 
 NOMINAL_COVERAGE = 0.8
 BLUE, ORANGE, GREY = "#1f5fa8", "#d8681c", "#777777"
+STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.7,
+}
 
 
 def wape_distribution(status: pd.DataFrame) -> Figure:
@@ -23,7 +32,7 @@ def wape_distribution(status: pd.DataFrame) -> Figure:
         status: columns WAPE and baseline_WAPE, one row a series; rows without either are left out.
     """
     scored = status.dropna(subset=["WAPE", "baseline_WAPE"])
-    figure = _figure(11, 4.2)
+    figure = new_figure(11, 4.2)
     left, right = figure.subplots(1, 2)
     top = float(np.nanquantile(scored[["WAPE", "baseline_WAPE"]], 0.98)) if len(scored) else 1.0
     bins = np.linspace(0, max(top, 1e-9), 40)
@@ -50,7 +59,7 @@ def fans(sample: list[dict[str, Any]], as_of: str) -> Figure:
     Args:
         sample: rows of `TRAINED_SERIES` as dictionaries.
     """
-    figure = _figure(13, 3.0 * max(len(sample), 1))
+    figure = new_figure(13, 3.0 * max(len(sample), 1))
     axes = figure.subplots(max(len(sample), 1), 1, squeeze=False)[:, 0]
     for axis, row in zip(axes, sample, strict=False):
         tested = row["backtest_yhat"] or []
@@ -82,7 +91,7 @@ def coverage_by_category(status: pd.DataFrame) -> Figure:
     """
     sums = status.groupby("category")[["covered", "days", "error", "actual"]].sum()
     sums = sums[sums["days"] > 0].tail(40)
-    figure = _figure(11, 1.5 + 0.32 * max(len(sums), 3))
+    figure = new_figure(11, 1.5 + 0.32 * max(len(sums), 3))
     left, right = figure.subplots(1, 2, sharey=True)
     left.barh(sums.index, sums["covered"] / sums["days"], color=BLUE)
     left.axvline(NOMINAL_COVERAGE, color=ORANGE)
@@ -93,9 +102,17 @@ def coverage_by_category(status: pd.DataFrame) -> Figure:
     return figure
 
 
-def _figure(width: float, height: float) -> Figure:
-    with mpl.rc_context({"font.size": 9}):
-        return Figure(figsize=(width, height), layout="constrained", dpi=110)
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure in the house's style; sizes in inches."""
+    return _StyledFigure(figsize=(width, height), layout="constrained", dpi=110)
+
+
+class _StyledFigure(Figure):
+    """Without global state: the style holds while axes are made."""
+
+    def add_subplot(self, *args: Any, **kwargs: Any) -> Any:
+        with mpl.rc_context(STYLE):
+            return super().add_subplot(*args, **kwargs)
 
 
 def _column(steps: list[dict[str, float]], name: str) -> Floats:

@@ -11,7 +11,7 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from pipelines.contracts.tables import FORECASTS, QUANTILE_COLUMNS, SERIES_STATUS
+from pipelines.contracts.tables import BACKTESTS, FORECASTS, QUANTILE_COLUMNS, SERIES_STATUS
 from pipelines.errors import PublishingError
 from pipelines.forecasting.selection import FAILED
 from pipelines.io import published
@@ -92,6 +92,11 @@ def write_version(spark: SparkSession, tables: Tables, rows: DataFrame, status: 
     return tables.frame(spark, FORECASTS).where(F.col("forecast_version") == version)
 
 
+def write_backtests(tables: Tables, rows: DataFrame, version: str) -> None:
+    """Keep a version's backtests (`backtests.backtest_rows`) beside its forecasts; writing again replaces them."""
+    tables.overwrite_frame(BACKTESTS, rows, predicate=f"forecast_version = '{_safe(version)}'")
+
+
 def check(stored: DataFrame, trained: DataFrame, as_of: date, days: int, hours: int) -> None:
     """Refuse a version that is not complete and sound.
 
@@ -122,6 +127,8 @@ def delete_old_versions(tables: Tables, keep: int) -> list[str]:
         predicate = f"forecast_version IN ({', '.join(repr(_safe(version)) for version in old)})"
         tables.delete(FORECASTS, predicate)
         tables.delete(SERIES_STATUS, predicate)
+        if tables.exists(BACKTESTS):
+            tables.delete(BACKTESTS, predicate)
         log.info("deleted %d old forecast versions", len(old))
     return old
 

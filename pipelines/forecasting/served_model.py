@@ -6,19 +6,22 @@ one that was recorded with the model.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import date
 from typing import Any
 
+import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel
 
 from pipelines.contracts.tables import QUANTILE_COLUMNS, QUANTILES
-from pipelines.errors import PublishingError
-from pipelines.forecasting.engines import EngineOptions, create
-from pipelines.forecasting.files import sha256
-from pipelines.forecasting.series import future_dates
+from pipelines.forecasting.replaying import replay_many, replayer
+from pipelines.forecasting.series import Floats, Integers, future_dates
+from pipelines.forecasting.series_file import SeriesFile
+
+CHUNK = 2048
+"""Series whose parameters are held at a time."""
 
 
 class ForecastModel(PythonModel):
@@ -30,43 +33,54 @@ class ForecastModel(PythonModel):
         Raises:
             PublishingError: the file is not the one that was logged.
         """
-        path, expected = context.artifacts["series"], context.model_config["sha256"]
-        found = sha256(path)
-        if found != expected:
-            raise PublishingError(
-                f"the parameters of this model have SHA-256 {found}, expected {expected}: the file was changed "
-                "or damaged; load another version, or train again"
-            )
-        table = pq.read_table(path, columns=["location_id", "sku", "model", "parameters"])
-        keys = zip(table.column("location_id").to_pylist(), table.column("sku").to_pylist(), strict=True)
-        self.rows = {key: row for row, key in enumerate(keys)}
-        self.table = table
+        self.series = SeriesFile(context.artifacts["series"], context.model_config["sha256"])
         self.end = date.fromisoformat(context.model_config["as_of"])
+        self._warm_up()
 
-    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> Any:
-        """Forecasts of the series asked for.
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+        """Forecasts of the series asked for, in their order.
 
         Raises:
             KeyError: a series that was not trained; names it.
         """
-        parts = [
-            self._one(str(row["location_id"]), str(row["sku"]), int(row["horizon"]))
-            for row in model_input.to_dict("records")
-        ]
-        return pd.concat(parts, ignore_index=True)
+        location_id, sku = (model_input[name].to_numpy(object) for name in ("location_id", "sku"))
+        horizon = model_input["horizon"].to_numpy(np.int64)
+        rows = self.series.find(location_id.tolist(), sku.tolist())
+        first = np.concatenate([[0], np.cumsum(horizon)])
+        yhat, quantiles = np.empty(first[-1]), np.empty((first[-1], len(QUANTILES)))
+        for asked, steps, values, spread in self._replayed(rows, horizon):
+            cells = first[asked][:, None] + np.arange(steps)
+            yhat[cells], quantiles[cells] = values, spread
+        step = np.arange(first[-1]) - np.repeat(first[:-1], horizon)
+        days = np.array([day.isoformat() for day in future_dates(self.end, int(horizon.max(initial=0)))], object)
+        return pd.DataFrame(
+            {
+                "location_id": np.repeat(location_id, horizon),
+                "sku": np.repeat(sku, horizon),
+                "target_date": days[step],
+                "yhat": yhat,
+                **dict(zip(QUANTILE_COLUMNS, quantiles.T, strict=True)),
+            }
+        )
 
-    def _one(self, location_id: str, sku: str, horizon: int) -> pd.DataFrame:
-        if (location_id, sku) not in self.rows:
-            raise KeyError(f"{location_id}|{sku} is not among the {len(self.rows)} series of this model")
-        row = self.rows[location_id, sku]
-        engine = create(self.table.column("model")[row].as_py(), EngineOptions())
-        yhat, quantiles = engine.replay(self.table.column("parameters")[row].as_py(), horizon, QUANTILES)
-        frame = pd.DataFrame(quantiles, columns=list(QUANTILE_COLUMNS))
-        frame.insert(0, "yhat", yhat)
-        frame.insert(0, "target_date", [day.isoformat() for day in future_dates(self.end, horizon)])
-        frame.insert(0, "sku", sku)
-        frame.insert(0, "location_id", location_id)
-        return frame
+    def _warm_up(self) -> None:
+        """Replay one series of each engine: the first one asked for should not wait for imports and compilation."""
+        for name, parameters in self.series.one_of_each_model():
+            replay_many(replayer(name), [parameters], 1, QUANTILES)
+
+    def _replayed(self, rows: Integers, horizon: Integers) -> Iterator[tuple[Integers, int, Floats, Floats]]:
+        """Which of the asked series, their horizon, yhat and quantiles: grouped by engine and horizon."""
+        by_place = np.argsort(rows, kind="stable")
+        for start in range(0, len(rows), CHUNK):
+            asked = by_place[start : start + CHUNK]
+            read = self.series.read(rows[asked], ["model", "parameters"])
+            model = np.array(read.column("model").to_pylist(), object)
+            parameters = np.array(read.column("parameters").to_pylist(), object)
+            if (parameters == "{}").any():
+                raise KeyError("a series is asked for that could not be forecast: its status in the training is failed")
+            for name, steps in sorted(set(zip(model, horizon[asked].tolist(), strict=True))):
+                chosen = (model == name) & (horizon[asked] == steps)
+                yield asked[chosen], steps, *replay_many(replayer(name), parameters[chosen].tolist(), steps, QUANTILES)
 
 
 set_model(ForecastModel())

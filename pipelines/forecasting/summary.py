@@ -77,3 +77,15 @@ def sample_keys(status: pd.DataFrame, count: int = 4) -> list[tuple[str, str]]:
     rows += [row for _, row in fallback.head(count - len(rows)).iterrows()]
     keys = [(str(row["location_id"]), str(row["sku"])) for row in rows]
     return list(dict.fromkeys(keys))
+
+
+def worst_keys(status: pd.DataFrame, count: int) -> list[tuple[str, str]]:
+    """The series with the largest errors for their size: Σ|y - ŷ| over √(days · Σ|y|).
+
+    A Poisson count of any level has about 0.8 there, so that neither the largest series nor those of a few units
+    come first, but those that a model could forecast better.
+    """
+    scored = status[(status["days"] > 0) & (status["actual"] > 0)]
+    size = (scored["days"] * scored["actual"]) ** 0.5
+    ranked = scored.assign(beyond=-scored["absolute_error"] / size).sort_values(["beyond", "location_id", "sku"])
+    return [(str(row["location_id"]), str(row["sku"])) for _, row in ranked.head(count).iterrows()]

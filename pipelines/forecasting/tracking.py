@@ -1,21 +1,27 @@
-"""MLflow, from the driver only: one run a training, the registered model, champion and challenger."""
+"""MLflow, from the driver only: one run a training, nested runs for a few series, the model that serves them all."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import math
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as library_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import pyarrow as pa
 
-from pipelines.contracts.tables import QUANTILE_COLUMNS
-from pipelines.forecasting.files import copy_package, export
+from pipelines.contracts.tables import QUANTILE_COLUMNS, Table
+from pipelines.forecasting.files import copy_package, sha256
+from pipelines.forecasting.registry import AS_OF, FORECAST_VERSION, Registry
+from pipelines.forecasting.series_file import write_series
 from pipelines.forecasting.trained import SCORES, TRAINED_SERIES
 from pipelines.io.delta import Tables
 from pipelines.operations.settings import Settings
@@ -26,7 +32,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("stockcast.forecasting")
 
-CHAMPION, CHALLENGER = "champion", "challenger"
 SERIES_FILE = "series.parquet"
 SERIES_COLUMNS = (
     *("location_id", "sku", "category", "status", "model", "reason", "observations"),
@@ -34,7 +39,44 @@ SERIES_COLUMNS = (
     "parameters",
 )
 _LIBRARIES = ("prophet", "pyspark", "delta-spark", "numpy", "pandas", "scipy", "mlflow")
-_SERVING = ("mlflow", "prophet", "numpy", "pandas", "scipy", "pyarrow", "pydantic", "pyyaml")
+_SERVING = (
+    *("mlflow", "prophet", "numpy", "pandas", "scipy", "pyarrow", "pydantic", "pyyaml", "threadpoolctl", "holidays"),
+    *("numba", "statsforecast", "hierarchicalforecast"),
+)
+_EXPORT_ROWS = 1024
+
+
+@dataclass(frozen=True)
+class Delta:
+    """A Delta table at one version, as MLflow's data sets name it; `digest` changes with every commit."""
+
+    name: str
+    uri: str
+    version: int
+    digest: str
+    schema: str
+
+    @classmethod
+    def of(cls, tables: Tables, table: Table) -> Delta:
+        """The table's newest version."""
+        handle = tables.handle(table)
+        version = handle.version()
+        digest = hashlib.sha256(f"{handle.metadata().id}@{version}".encode()).hexdigest()[:32]
+        columns = [{"name": field.name, "type": str(field.type)} for field in table.schema]
+        return cls(table.name, tables.uri(table), version, digest, json.dumps(columns))
+
+
+@dataclass(frozen=True)
+class SeriesPage:
+    """What a nested run shows of one series; `why` it was chosen."""
+
+    location_id: str
+    sku: str
+    why: str
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]
+    figures: Mapping[str, Figure]
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -43,59 +85,52 @@ class Tracking:
 
     client: MlflowClient
     run_id: str
-    registered_model: str
+    experiment_id: str
+    registry: Registry
 
     def log_results(self, metrics: Mapping[str, float], tags: Mapping[str, str], figures: Mapping[str, Figure]) -> None:
         """Metrics that are numbers, tags, and figures by file name."""
-        from mlflow.entities import Metric, RunTag
+        self._log(self.run_id, metrics, tags, figures)
 
-        run = self.client.get_run(self.run_id)
-        timestamp = run.info.start_time
-        self.client.log_batch(
-            self.run_id,
-            metrics=[Metric(name, value, timestamp, 0) for name, value in metrics.items() if math.isfinite(value)],
-            tags=[RunTag(name, value) for name, value in tags.items()],
-        )
-        for name, figure in figures.items():
-            self.client.log_figure(self.run_id, figure, f"figures/{name}.png")
+    def log_data(self, tables: Sequence[tuple[str, Delta]]) -> None:
+        """Delta tables at their versions as the run's data sets, each with what it is to the training."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    def register(self, tables: Tables, as_of: str, horizon: int) -> str:
+        inputs = []
+        for context, table in tables:
+            source = {"path": table.uri, "delta_table_version": table.version}
+            named = Dataset(table.name, table.digest, "delta_table", json.dumps(source), table.schema)
+            inputs.append(DatasetInput(named, [InputTag("mlflow.data.context", context)]))
+        self.client.log_inputs(self.run_id, inputs)
+
+    def log_series(self, page: SeriesPage) -> str:
+        """A nested run for one series; returns its id."""
+        from mlflow.entities import Param
+
+        tags = {"mlflow.parentRunId": self.run_id, "why": page.why}
+        if page.note:
+            tags["mlflow.note.content"] = page.note
+        run = self.client.create_run(self.experiment_id, run_name=f"{page.location_id} {page.sku}", tags=tags)
+        params = {"location_id": page.location_id, "sku": page.sku, **page.params}
+        self.client.log_batch(run.info.run_id, params=[Param(name, value) for name, value in params.items()])
+        self._log(run.info.run_id, page.metrics, {}, page.figures)
+        self.client.set_terminated(run.info.run_id)
+        return str(run.info.run_id)
+
+    def register(self, tables: Tables, as_of: str, horizon: int, forecast_version: str = "") -> str:
         """Log the table of series with its parameters inside a pyfunc model, register that, and make it the
         challenger; returns the model's version. The table's SHA-256 is a tag of run and version."""
         with tempfile.TemporaryDirectory(prefix="stockcast-model-") as folder:
             series = Path(folder) / SERIES_FILE
-            digest = export(tables, TRAINED_SERIES, SERIES_COLUMNS, series)
+            count = export_series(tables, series)
+            digest = sha256(series)
             _save_model(Path(folder) / "model", series, digest, as_of, horizon)
             self.client.log_artifacts(self.run_id, str(Path(folder) / "model"), "model")
-        self.client.set_tag(self.run_id, "series_sha256", digest)
-        if not self.client.search_registered_models(f"name = '{self.registered_model}'"):
-            self.client.create_registered_model(self.registered_model)
-        created = self.client.create_model_version(
-            self.registered_model,
-            source=f"runs:/{self.run_id}/model",
-            run_id=self.run_id,
-            tags={"series_sha256": digest, "as_of": as_of},
-        )
-        self.client.set_registered_model_alias(self.registered_model, CHALLENGER, created.version)
-        return str(created.version)
-
-    def promote(self, version: str, wape: float, tolerance: float) -> bool:
-        """Make the version champion if its WAPE is at most the champion's times 1 + tolerance, or there is none.
-
-        Both WAPEs are of each training's own backtest, the last horizon before its last day.
-        """
-        champion = self.client.get_registered_model(self.registered_model).aliases.get(CHAMPION)
-        if champion is not None:
-            run = self.client.get_model_version(self.registered_model, champion).run_id
-            in_force = None if run is None else self.client.get_run(run).data.metrics.get("wape")
-            if in_force is not None and not wape <= in_force * (1 + tolerance):
-                log.warning(
-                    "model version %s stays challenger: WAPE %.4f, the champion's (version %s) %.4f",
-                    *(version, wape, champion, in_force),
-                )
-                return False
-        self.client.set_registered_model_alias(self.registered_model, CHAMPION, version)
-        return True
+        trained = Delta.of(tables, TRAINED_SERIES)
+        self.log_data([("results", trained)])
+        digests = {"series_sha256": digest, "series_table": f"{trained.name}@{trained.version}", "series": str(count)}
+        self._log(self.run_id, {}, digests, {})
+        return self.registry.add(self.run_id, {**digests, AS_OF: as_of, FORECAST_VERSION: forecast_version})
 
     def tag(self, name: str, value: str) -> None:
         """Set one tag of the run."""
@@ -105,9 +140,23 @@ class Tracking:
         """Close the run."""
         self.client.set_terminated(self.run_id, "FINISHED" if succeeded else "FAILED")
 
+    def _log(
+        self, run_id: str, metrics: Mapping[str, float], tags: Mapping[str, str], figures: Mapping[str, Figure]
+    ) -> None:
+        from mlflow.entities import Metric, RunTag
 
-def start_run(settings: Settings, name: str, params: Mapping[str, Any]) -> Tracking:
-    """Open a run, its experiment made where it does not exist; may raise whatever MLflow raises."""
+        timestamp = self.client.get_run(run_id).info.start_time
+        self.client.log_batch(
+            run_id,
+            metrics=[Metric(name, value, timestamp, 0) for name, value in metrics.items() if math.isfinite(value)],
+            tags=[RunTag(name, value) for name, value in tags.items()],
+        )
+        for name, figure in figures.items():
+            self.client.log_figure(run_id, figure, f"figures/{name}.png")
+
+
+def connect(settings: Settings) -> MlflowClient:
+    """A client of the tracking server of the settings, quiet and quick to give up."""
     for variable, value in {
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "true",
@@ -119,12 +168,18 @@ def start_run(settings: Settings, name: str, params: Mapping[str, Any]) -> Track
     }.items():
         os.environ.setdefault(variable, value)
     from mlflow import MlflowClient
-    from mlflow.entities import Param
 
     for noisy in ("mlflow", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     uri = tracking_uri(settings)
-    client = MlflowClient(uri, uri)
+    return MlflowClient(uri, uri)
+
+
+def start_run(settings: Settings, name: str, params: Mapping[str, Any]) -> Tracking:
+    """Open a run, its experiment made where it does not exist; may raise whatever MLflow raises."""
+    client = connect(settings)
+    from mlflow.entities import Param
+
     experiment = client.get_experiment_by_name(settings.mlflow.experiment)
     if experiment is None:
         local = settings.mlflow.tracking_uri is None
@@ -135,7 +190,12 @@ def start_run(settings: Settings, name: str, params: Mapping[str, Any]) -> Track
     run = client.create_run(experiment_id, run_name=name)
     values = {**params, **{f"version.{library}": library_version(library) for library in _LIBRARIES}}
     client.log_batch(run.info.run_id, params=[Param(key, str(value)) for key, value in values.items()])
-    return Tracking(client, run.info.run_id, settings.mlflow.registered_model)
+    return Tracking(client, run.info.run_id, experiment_id, registry(settings, client))
+
+
+def registry(settings: Settings, client: MlflowClient) -> Registry:
+    """The registered model of the settings."""
+    return Registry(client, settings.mlflow.registered_model)
 
 
 def tracking_uri(settings: Settings) -> str:
@@ -144,6 +204,16 @@ def tracking_uri(settings: Settings) -> str:
         return settings.mlflow.tracking_uri
     settings.home_path.mkdir(parents=True, exist_ok=True)
     return f"sqlite:///{settings.home_path / 'mlflow.db'}"
+
+
+def export_series(tables: Tables, path: Path) -> int:
+    """Copy the newest training's series with their parameters into one file, a batch at a time; their number."""
+    schema = pa.schema([TRAINED_SERIES.schema.field(name) for name in SERIES_COLUMNS])
+    dataset = tables.handle(TRAINED_SERIES).to_pyarrow_dataset()
+    batches = dataset.to_batches(
+        columns=list(SERIES_COLUMNS), batch_size=_EXPORT_ROWS, batch_readahead=2, fragment_readahead=1
+    )
+    return write_series(batches, schema, path)
 
 
 def _save_model(folder: Path, series: Path, digest: str, as_of: str, horizon: int) -> None:
@@ -172,5 +242,15 @@ def _save_model(folder: Path, series: Path, digest: str, as_of: str, horizon: in
         model_config={"sha256": digest, "as_of": as_of},
         signature=signature,
         input_example=example,
-        pip_requirements=[f"{library}=={library_version(library)}" for library in _SERVING],
+        pip_requirements=[f"{library}=={version}" for library, version in _installed(_SERVING).items()],
     )
+
+
+def _installed(libraries: Sequence[str]) -> dict[str, str]:
+    found = {}
+    for library in libraries:
+        try:
+            found[library] = library_version(library)
+        except PackageNotFoundError:
+            log.debug("%s is not installed: the served model does without", library)
+    return found

@@ -17,28 +17,30 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from pipelines.contracts.tables import (
     DAILY_DEMAND,
     HOURLY_DEMAND,
     LOCATIONS,
     PRODUCTS,
-    PUBLISHED,
     QUANTILES,
     SOURCING,
     TRAINING,
 )
-from pipelines.errors import MissingDataError, OwnershipError, PublishingError
-from pipelines.forecasting import figures, frames, publishing, trained
+from pipelines.errors import MissingDataError, PublishingError
+from pipelines.forecasting import frames, publishing, releasing, trained
+from pipelines.forecasting.backtests import backtest_rows
 from pipelines.forecasting.category import category_profiles
 from pipelines.forecasting.censoring import Censoring
 from pipelines.forecasting.engines import EngineOptions, create, refuse_unknown
 from pipelines.forecasting.hourly import IntradayProfiles, intraday_profiles
+from pipelines.forecasting.promotion import Decision, Evidence
+from pipelines.forecasting.registry import COMPLETE
 from pipelines.forecasting.selection import FAILED, OK, Engines, Task
-from pipelines.forecasting.summary import Summary, sample_keys, summarise
+from pipelines.forecasting.summary import Summary, summarise
 from pipelines.forecasting.tracking import Tracking, start_run
 from pipelines.forecasting.trained import TRAINED_SERIES, Plan
+from pipelines.forecasting.training_pages import Trained, log_training
 from pipelines.io import published
 from pipelines.io.delta import Tables, spark_schema
 from pipelines.io.ownership import ownership
@@ -53,7 +55,6 @@ Result = TypeVar("Result")
 
 BASELINE, FALLBACK_MODEL = "seasonal_naive", "category_profile"
 PROGRESS_SECONDS = 5.0
-PUBLISHING_PATIENCE_SECONDS = 120.0
 PARTITIONS_PER_CORE = 8
 SMALLEST_PARTITION = 4
 
@@ -62,7 +63,8 @@ SMALLEST_PARTITION = 4
 class TrainingReport:
     """What a training gave. Ratios pool all scored series; NaN where nothing could be scored.
 
-    `training_run` is None where MLflow failed, `champion` whether the new model was promoted.
+    `training_run` is None where MLflow failed, `champion` whether the new model was promoted, `decision` what the
+    gates said: where it is a refusal, the forecasts that were in force stay.
     """
 
     version: str
@@ -71,6 +73,7 @@ class TrainingReport:
     training_run: str | None
     model_version: str | None
     champion: bool
+    decision: Decision
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,8 @@ def train(
     as_of: date | None,
     now: datetime,
     progress: Progress | None = None,
+    *,
+    dry_run: bool = False,
 ) -> TrainingReport:
     """Train every series on the demand up to the end of `as_of` and publish the forecasts.
 
@@ -99,6 +104,7 @@ def train(
     Args:
         as_of: the last day whose data may be used; None: the newest day in `gold/daily_demand` that is over.
         now: the time of the training; it names the version.
+        dry_run: train, track and judge, but put nothing into force.
 
     Raises:
         UsageError: the engine of the settings is not registered.
@@ -112,7 +118,7 @@ def train(
         version = publishing.forecast_version(as_of, now)
         run = _attempt("start a run", lambda: start_run(settings, version, _parameters(settings.forecast, as_of)))
         try:
-            report = _train(spark, settings, tables, _Job(inputs, as_of, version, now, run, progress))
+            report = _train(spark, settings, tables, _Job(inputs, as_of, version, now, run, progress, dry_run))
         except BaseException:
             if run is not None:
                 _attempt("close the run", lambda: run.finish(succeeded=False))
@@ -128,6 +134,7 @@ class _Job:
     now: datetime
     run: Tracking | None
     progress: Progress | None
+    dry_run: bool
 
 
 def _train(spark: SparkSession, settings: Settings, tables: Tables, job: _Job) -> TrainingReport:
@@ -137,30 +144,33 @@ def _train(spark: SparkSession, settings: Settings, tables: Tables, job: _Job) -
     status = tables.read(TRAINED_SERIES, columns=_STATUS_COLUMNS)
     _refuse_systematic_failure(status, forecast.engine)
     summary = summarise(status.to_pandas())
-    model_version = _track(tables, job, summary, status.to_pandas(), forecast.horizon_days)
+    model_version = _track(settings, tables, job, summary, status.to_pandas())
     run = job.run if model_version is not None else None
     training_run = None if run is None else run.run_id
     rows = frames.forecast_rows(results, job.as_of, job.version, job.now)
     stored = publishing.write_version(
         spark, tables, rows, publishing.status_rows(status, job.version, job.as_of, training_run), job.version
     )
+    publishing.write_backtests(tables, backtest_rows(results, job.as_of, job.version), job.version)
     days, hours = forecast.horizon_days, min(forecast.hourly_horizon_hours, 24 * forecast.horizon_days)
     try:
         publishing.check(stored, results, job.as_of, days, hours)
     except PublishingError:
         publishing.discard(tables, job.version)
         raise
+    evidence = Evidence.of(summary.metrics())
+    registry = None if run is None else run.registry
+    decision = releasing.judge(tables, settings.promotion, job.version, job.as_of, evidence, registry)
     pointer = published.Published(published.FORECASTS, job.version, job.as_of, training_run, job.now)
-    _switch(settings, tables, pointer)
-    log.info("forecasts %s are in force: %s", job.version, summary)
+    _release(settings, tables, job, pointer, decision, summary)
     publishing.delete_old_versions(tables, forecast.versions_kept)
     champion = False
     if run is not None and model_version is not None:
-        champion = bool(_attempt("promote the model", lambda: _promote(run, model_version, summary, forecast)))
+        champion = bool(_attempt("promote the model", lambda: _promote(run, model_version, decision, job)))
     elif job.run is not None:
         opened = job.run
         _attempt("close the run", lambda: opened.finish(succeeded=False))
-    return TrainingReport(job.version, job.as_of, summary, training_run, model_version, champion)
+    return TrainingReport(job.version, job.as_of, summary, training_run, model_version, champion, decision)
 
 
 # Reading -----------------------------------------------------------------------------------------------
@@ -326,47 +336,41 @@ def _first(rows: pd.DataFrame) -> str:
 # Publishing and tracking -------------------------------------------------------------------------------
 
 
-def _switch(settings: Settings, tables: Tables, pointer: published.Published) -> None:
-    """Switch the pointer, waiting a while for another job that is just switching its own."""
-    for attempt in Retrying(
-        retry=retry_if_exception_type(OwnershipError),
-        stop=stop_after_delay(PUBLISHING_PATIENCE_SECONDS),
-        wait=wait_fixed(1.0),
-        reraise=True,
-    ):
-        with attempt, ownership(settings, PUBLISHED.owner):
-            published.publish(tables, pointer)
+def _release(
+    settings: Settings,
+    tables: Tables,
+    job: _Job,
+    pointer: published.Published,
+    decision: Decision,
+    summary: Summary,
+) -> None:
+    """Switch the pointer if the decision is to promote; say in one line what came of it."""
+    if job.dry_run:
+        log.info("dry run, nothing is put in force: forecasts %s would be: %s", job.version, decision)
+    elif decision.promoted:
+        releasing.put_in_force(settings, tables, pointer)
+        told = log.info if decision.overruled is None else log.warning
+        told("forecasts %s are in force: %s; %s", job.version, summary, decision)
+    else:
+        log.warning("the forecasts in force stay; %s: %s", job.version, decision)
 
 
-def _track(tables: Tables, job: _Job, summary: Summary, status: pd.DataFrame, horizon: int) -> str | None:
+def _track(settings: Settings, tables: Tables, job: _Job, summary: Summary, status: pd.DataFrame) -> str | None:
     """Log results and register the model; its version, None where there is no run or MLflow failed."""
     run = job.run
     if run is None:
         return None
-
-    def log_and_register() -> str:
-        wanted = pc.is_in(
-            pc.binary_join_element_wise(pc.field("location_id"), pc.field("sku"), "|"),
-            pa.array(["|".join(key) for key in sample_keys(status)], pa.string()),
-        )
-        sample = tables.read(TRAINED_SERIES, where=wanted).drop_columns(["parameters", "hour"]).to_pylist()
-        run.log_results(
-            summary.metrics(),
-            {"forecast_version": job.version, "as_of": job.as_of.isoformat(), "published": "no"},
-            {
-                "wape_by_series": figures.wape_distribution(status),
-                "forecasts_of_a_sample": figures.fans(sample, job.as_of.isoformat()),
-                "coverage_and_bias_by_category": figures.coverage_by_category(status),
-            },
-        )
-        return run.register(tables, job.as_of.isoformat(), horizon)
-
-    return _attempt("log the training", log_and_register)
+    page = Trained(job.version, job.as_of, settings.forecast.horizon_days, summary, status)
+    return _attempt("log the training", lambda: log_training(run, tables, page, settings.tracking))
 
 
-def _promote(run: Tracking, model_version: str, summary: Summary, forecast: ForecastSettings) -> bool:
-    run.tag("published", "yes")
-    champion = run.promote(model_version, summary.wape, forecast.promotion_tolerance)
+def _promote(run: Tracking, model_version: str, decision: Decision, job: _Job) -> bool:
+    """Write the decision down and, where it is to promote, move the alias."""
+    champion = decision.promoted and not job.dry_run
+    run.log_results({}, {**decision.tags(), "published": "yes" if champion else "no"}, {})
+    run.registry.tag(model_version, {**decision.tags(), COMPLETE: "yes"})
+    if champion:
+        run.registry.make_champion(model_version, job.now)
     run.finish(succeeded=True)
     return champion
 

@@ -78,7 +78,6 @@ class ForecastSettings(_Section):
     uncertainty_samples: int = Field(300, ge=50)
     batch_series: int = Field(16, ge=1, description="series per call on an executor")
     versions_kept: int = Field(14, ge=2)
-    promotion_tolerance: float = Field(0.02, ge=0, description="champion: WAPE at most this much worse")
 
 
 class PlanningSettings(_Section):

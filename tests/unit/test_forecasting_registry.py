@@ -1,45 +1,61 @@
-"""Champion and challenger, on a real MLflow store in SQLite."""
+"""Versions and aliases, on a real MLflow store in SQLite."""
 
 from __future__ import annotations
 
+from datetime import UTC, date, datetime
+
 import pytest
 
-from pipelines.forecasting.tracking import CHAMPION, start_run
+from pipelines.errors import UsageError
+from pipelines.forecasting.registry import AS_OF, COMPLETE, FORECAST_VERSION
+from pipelines.forecasting.tracking import start_run
+
+NOW = datetime(2024, 3, 30, 2, 0, tzinfo=UTC)
 
 
 @pytest.fixture
-def candidate(settings):
-    """Register a model whose training had the given WAPE; returns its run and version."""
+def night(settings):
+    """Register a model of a training that made the given forecast version."""
 
-    def register(wape: float):
-        run = start_run(settings, "night", {"as_of": "2024-03-29"})
+    def register(forecast_version: str, wape: float):
+        run = start_run(settings, forecast_version, {"as_of": "2024-03-29"})
         run.log_results({"wape": wape, "mase": float("nan")}, {}, {})
-        name = settings.mlflow.registered_model
-        if not run.client.search_registered_models(f"name = '{name}'"):
-            run.client.create_registered_model(name)
-        version = run.client.create_model_version(name, f"runs:/{run.run_id}/model", run.run_id).version
-        return run, str(version)
+        tags = {AS_OF: "2024-03-29", FORECAST_VERSION: forecast_version, COMPLETE: "yes"}
+        return run, run.registry.add(run.run_id, tags)
 
     return register
 
 
-def test_a_model_becomes_champion_only_if_it_is_no_worse_within_the_tolerance(candidate):
-    def champion(run):
-        return str(run.client.get_registered_model(run.registered_model).aliases[CHAMPION])
-
-    # given no champion, the first becomes it
-    run, first = candidate(0.20)
-    assert run.promote(first, 0.20, tolerance=0.02)
-    assert champion(run) == first
-    # a worse one does not
-    run, worse = candidate(0.21)
-    assert not run.promote(worse, 0.21, tolerance=0.02)
-    assert champion(run) == first
-    # nor one that could not be scored
-    assert not run.promote(worse, float("nan"), tolerance=0.02)
-    # one that is worse within the tolerance does
-    run, similar = candidate(0.203)
-    assert run.promote(similar, 0.203, tolerance=0.02)
-    assert champion(run) == similar
-    # and numbers that are not finite were not logged
+def test_a_new_version_is_challenger_and_the_alias_champion_moves_both_ways(night):
+    # given two nights
+    run, first = night("f-1", 0.20)
+    registry = run.registry
+    assert registry.champion() is None
+    registry.make_champion(first, NOW)
+    run, second = night("f-2", 0.19)
+    # then the newest is challenger, the first still champion
+    newest, oldest = registry.versions()
+    assert (newest.version, newest.aliases, newest.promoted_at) == (second, ("challenger",), None)
+    assert (oldest.version, oldest.aliases) == (first, ("champion",))
+    assert newest.evidence.wape == pytest.approx(0.19)
+    assert (newest.forecast_version, newest.as_of, newest.complete) == ("f-2", date(2024, 3, 29), True)
+    # when it is promoted, and rolled back
+    registry.make_champion(second, NOW)
+    assert registry.champion().version == second
+    registry.make_champion(first, NOW)
+    assert registry.champion().version == first
+    # and a number that is not finite was not logged
     assert "mase" not in run.client.get_run(run.run_id).data.metrics
+
+
+def test_a_version_is_found_by_number_alias_and_forecast_version_or_refused_by_name(night):
+    run, first = night("f-1", 0.20)
+    assert {run.registry.version(name).version for name in (first, "challenger", "f-1")} == {first}
+    with pytest.raises(UsageError, match="no version f-9"):
+        run.registry.version("f-9")
+
+
+def test_a_registry_without_any_model_is_empty(settings):
+    run = start_run(settings, "night", {})
+    assert run.registry.versions() == []
+    assert run.registry.champion() is None
