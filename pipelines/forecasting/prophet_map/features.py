@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipelines.forecasting.prophet_map.moments import prefix_moments
+from pipelines.forecasting.prophet_map.moments import suffix_moments
 from pipelines.forecasting.series import Floats
 
 LINEAR, FLAT = "linear", "flat"
@@ -64,7 +64,7 @@ class Calendar:
     Attributes:
         features: (days + horizon, K); a model without seasonality has one column of zeros, as in Prophet.
         scales: (K,) the priors' standard deviations.
-        moments: prefix sums over the history, see `moments.prefix_moments`; only for multiplicative models.
+        moments: suffix sums over the history, see `moments.suffix_moments`; only for multiplicative models.
     """
 
     first: np.datetime64
@@ -98,7 +98,7 @@ def _of_features(specification: Specification) -> Specification:
 def _calendar(specification: Specification, end: date, days: int, horizon: int) -> Calendar:
     first = np.datetime64(end, "D") - (days - 1)
     features, scales = _features(specification, first, days, horizon)
-    moments = prefix_moments(features[:days]) if specification.seasonality_mode == MULTIPLICATIVE else None
+    moments = suffix_moments(features[:days]) if specification.seasonality_mode == MULTIPLICATIVE else None
     return Calendar(first, days, features, scales, moments)
 
 

@@ -7,7 +7,8 @@ import numpy as np
 from pipelines.forecasting.compiled import compiled
 from pipelines.forecasting.series import Floats, Integers
 
-_STEPS = 60
+_DEPENDENT = 1e-12
+"""A column of which the other active ones leave less than this share of its square depends on them."""
 
 
 @compiled
@@ -60,10 +61,10 @@ def _objective(gram: Floats, linear: Floats, weight: float, x: Floats) -> float:
 
 @compiled
 def _towards(gram: Floats, linear: Floats, weight: float, x: Floats, target: Floats) -> None:
-    """Move x to the best point on the line to `target`, looking where coordinates cross zero and at its end."""
+    """Move x to the best point on the line to `target`: where it is, where coordinates cross zero, or its end."""
     count = x.shape[0]
     best = x.copy()
-    lowest = np.inf
+    lowest = _objective(gram, linear, weight, x)
     step = target - x
     for candidate in range(-1, count):
         share = 1.0
@@ -88,11 +89,12 @@ def lasso(gram: Floats, linear: Floats, weight: float, x: Floats) -> int:
     """Minimise ½ xᵀ G x - bᵀ x + w Σ|x| from the start x, in place; returns the steps taken.
 
     Each step solves the unpenalised problem on the active set with its signs fixed, so the minimum is reached exactly
-    however alike the columns are; coordinate descent crawls on hinge functions.
+    however alike the columns are; coordinate descent crawls on hinge functions. Of columns that depend on each other,
+    one is made to leave the active set.
 
     Args:
         gram: (n, n) positive semi-definite.
-        linear: (n,) b.
+        linear: (n,) b, in the range of G.
         weight: w > 0.
         x: (n,) start; zero or the solution of a similar problem.
     """
@@ -101,7 +103,9 @@ def lasso(gram: Floats, linear: Floats, weight: float, x: Floats) -> int:
     sign, target = np.sign(x), np.empty(count)
     tolerance = 1e-9 * weight + 1e-15 * np.max(np.abs(linear))
     settled = not np.any(x)
-    for step in range(_STEPS):
+    limit = 60 + 8 * count
+    for step in range(limit):
+        entered = settled
         if settled:
             chosen, slope = _steepest(gram, linear, x)
             if abs(slope) - weight <= tolerance:
@@ -112,7 +116,11 @@ def lasso(gram: Floats, linear: Floats, weight: float, x: Floats) -> int:
             if sign[row] != 0.0:
                 active[size] = row
                 size += 1
-        _solve_active(gram, linear - weight * sign, active[:size], factor, values)
+        dependent = _solve_active(gram, linear - weight * sign, active[:size], factor, values)
+        if dependent >= 0:
+            _slide(gram, linear - weight * sign, active[: dependent + 1], factor, sign, x)
+            settled = False
+            continue
         target[:] = 0.0
         settled = True
         for place in range(size):
@@ -124,9 +132,11 @@ def lasso(gram: Floats, linear: Floats, weight: float, x: Floats) -> int:
             before = x.copy()
             _towards(gram, linear, weight, x, target)
             if np.all(before == x):
-                return step
+                if entered:
+                    return step
+                settled = True
         sign[:] = np.sign(x)
-    return _STEPS
+    return limit
 
 
 @compiled
@@ -144,12 +154,45 @@ def _steepest(gram: Floats, linear: Floats, x: Floats) -> tuple[int, float]:
 
 
 @compiled
-def _solve_active(gram: Floats, linear: Floats, active: Integers, factor: Floats, values: Floats) -> None:
+def _solve_active(gram: Floats, linear: Floats, active: Integers, factor: Floats, values: Floats) -> int:
+    """Solve on the active set into `values`; or the place of the first column that depends on those before it."""
     size = active.shape[0]
     for row in range(size):
         values[row] = linear[active[row]]
         for column in range(size):
             factor[row, column] = gram[active[row], active[column]]
     cholesky(factor, size)
+    for row in range(size):
+        if factor[row, row] ** 2 <= _DEPENDENT * gram[active[row], active[row]]:
+            return row
     solve_lower(factor, size, values)
     solve_upper(factor, size, values)
+    return -1
+
+
+@compiled
+def _slide(gram: Floats, linear: Floats, active: Integers, factor: Floats, sign: Floats, x: Floats) -> None:
+    """Move x, where the last of the active columns depends on the others, in the direction that changes nothing but
+    the penalty, until a coefficient is zero and leaves the active set."""
+    last = active.shape[0] - 1
+    direction = np.empty(last + 1)
+    for place in range(last):
+        direction[place] = -gram[active[last], active[place]]
+    solve_lower(factor, last, direction)
+    solve_upper(factor, last, direction)
+    direction[last] = 1.0
+    rise = 0.0
+    for place in range(last + 1):
+        rise -= linear[active[place]] * direction[place]
+    if rise > 0.0:
+        direction *= -1.0
+    leaving, share = last, np.inf
+    for place in range(last + 1):
+        row = active[place]
+        if direction[place] * sign[row] < 0.0 and -x[row] / direction[place] < share:
+            leaving, share = place, -x[row] / direction[place]
+    if share == np.inf:
+        share = 0.0
+    for place in range(last + 1):
+        x[active[place]] += share * direction[place]
+    x[active[leaving]] = sign[active[leaving]] = 0.0
