@@ -34,13 +34,14 @@ def wape_distribution(status: pd.DataFrame) -> Figure:
     scored = status.dropna(subset=["WAPE", "baseline_WAPE"])
     figure = new_figure(11, 4.2)
     left, right = figure.subplots(1, 2)
-    top = float(np.nanquantile(scored[["WAPE", "baseline_WAPE"]], 0.98)) if len(scored) else 1.0
+    top = 1.25 * float(np.nanquantile(scored[["WAPE", "baseline_WAPE"]], 0.9)) if len(scored) else 1.0
     bins = np.linspace(0, max(top, 1e-9), 40)
     left.hist(scored["baseline_WAPE"].clip(upper=top), bins=bins, color=GREY, alpha=0.5, label="seasonal naive")
     left.hist(scored["WAPE"].clip(upper=top), bins=bins, color=BLUE, alpha=0.7, label="chosen model")
     left.set(xlabel="WAPE on the backtest (the last bin holds all above)", ylabel="series", title="Accuracy by series")
     left.legend()
-    right.scatter(scored["baseline_WAPE"], scored["WAPE"], s=9, color=BLUE, alpha=0.5)
+    shown = scored[["baseline_WAPE", "WAPE"]].clip(upper=top)
+    right.scatter(shown["baseline_WAPE"], shown["WAPE"], s=9, color=BLUE, alpha=0.5, clip_on=False)
     right.plot([0, top], [0, top], color=GREY, linewidth=1)
     better = (scored["WAPE"] < scored["baseline_WAPE"]).mean() if len(scored) else float("nan")
     right.set(
@@ -74,10 +75,11 @@ def fans(sample: list[dict[str, Any]], as_of: str) -> Figure:
             axis.fill_between(steps, fan[low], fan[high], color=BLUE, alpha=shade, linewidth=0)
         axis.plot(steps, fan["yhat"], color=BLUE, label="forecast, 50, 80, 90 %")
         axis.axvline(0.5, color=GREY, linewidth=0.8)
-        wape = "not scored" if row["WAPE"] is None else f"WAPE {row['WAPE']:.3f}"
+        wape = "not scored" if row["WAPE"] is None else f"WAPE {row['WAPE']:.1%}"
         axis.set_title(f"{row['location_id']} {row['sku']} ({row['category']}): {row['model']}, {wape}", fontsize=9)
         axis.set_ylabel("units a day")
         axis.set_ylim(bottom=0)
+        axis.set_xlim(-len(row["day"]), len(row["day"]) + 1)
     axes[0].legend(loc="upper left", fontsize=8)
     axes[-1].set_xlabel(f"days from {as_of}")
     return figure
@@ -90,12 +92,17 @@ def coverage_by_category(status: pd.DataFrame) -> Figure:
         status: columns category, covered, days, error, actual; one row a series.
     """
     sums = status.groupby("category")[["covered", "days", "error", "actual"]].sum()
-    sums = sums[sums["days"] > 0].tail(40)
+    sums = sums[sums["days"] > 0].nlargest(40, "actual").iloc[::-1]
     figure = new_figure(11, 1.5 + 0.32 * max(len(sums), 3))
     left, right = figure.subplots(1, 2, sharey=True)
-    left.barh(sums.index, sums["covered"] / sums["days"], color=BLUE)
+    bars = left.barh(sums.index, sums["covered"] / sums["days"], color=BLUE)
+    left.bar_label(bars, fmt="{:.0%}", padding=-28, color="white")
     left.axvline(NOMINAL_COVERAGE, color=ORANGE)
-    left.set(xlim=(0, 1), xlabel="coverage of the 80 % interval", title="Coverage (line: nominal)")
+    left.set(
+        xlim=(0, 1),
+        xlabel="coverage of the 80 % interval",
+        title="Coverage (line: nominal), the largest categories first",
+    )
     right.barh(sums.index, sums["error"] / sums["actual"].where(sums["actual"] > 0), color=GREY)
     right.axvline(0, color=ORANGE)
     right.set(xlabel="Σ(forecast - actual) / Σ actual", title="Bias")

@@ -53,8 +53,8 @@ def forecast_figure(row: Mapping[str, Any], history: pd.Series | None, as_of: da
         axis.plot(days, fan["yhat"], color=BLUE, linewidth=1.6, label="forecast, 50, 80, 90 %")
     _mark(axis, as_of)
     axis.set_ylabel("units a day")
-    axis.set_ylim(bottom=0)
     axis.margins(x=0.01)
+    axis.set_ylim(0, 1.15 * axis.get_ylim()[1])  # room for the legend
     axis.legend(loc="upper left", ncols=4, frameon=False)
     _by_date(axis)
     axis.set_title(title(row), loc="left", fontsize=11)

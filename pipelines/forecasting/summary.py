@@ -85,7 +85,13 @@ def worst_keys(status: pd.DataFrame, count: int) -> list[tuple[str, str]]:
     A Poisson count of any level has about 0.8 there, so that neither the largest series nor those of a few units
     come first, but those that a model could forecast better.
     """
+    rows = worst_series(status, count)
+    return [(str(row["location_id"]), str(row["sku"])) for _, row in rows.iterrows()]
+
+
+def worst_series(status: pd.DataFrame, count: int) -> pd.DataFrame:
+    """Those series' rows of `status`, worst first, with that measure as `error_for_its_size`."""
     scored = status[(status["days"] > 0) & (status["actual"] > 0)]
     size = (scored["days"] * scored["actual"]) ** 0.5
-    ranked = scored.assign(beyond=-scored["absolute_error"] / size).sort_values(["beyond", "location_id", "sku"])
-    return [(str(row["location_id"]), str(row["sku"])) for _, row in ranked.head(count).iterrows()]
+    ranked = scored.assign(error_for_its_size=scored["absolute_error"] / size)
+    return ranked.sort_values(["error_for_its_size", "location_id", "sku"], ascending=[False, True, True]).head(count)

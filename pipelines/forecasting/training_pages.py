@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from pipelines.contracts.tables import DAILY_DEMAND
 from pipelines.forecasting import figures, series_figures
 from pipelines.forecasting.components import components
-from pipelines.forecasting.summary import Summary, sample_keys, worst_keys
+from pipelines.forecasting.summary import Summary, sample_keys, worst_keys, worst_series
 from pipelines.forecasting.tracking import Delta, SeriesPage, Tracking
 from pipelines.forecasting.trained import SCORES, TRAINED_SERIES
 from pipelines.io.delta import Tables
@@ -25,6 +25,8 @@ log = logging.getLogger("stockcast.forecasting")
 
 Key = tuple[str, str]
 YEAR = 366
+LISTED = 100
+"""Series in the table of the worst."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +60,15 @@ def log_training(run: Tracking, tables: Tables, trained: Trained, settings: Trac
             ),
         },
     )
+    run.client.log_table(run.run_id, _listed(trained.status), "worst_series.json")
     if pages:
         _log_pages(run, tables, trained, pages)
     return run.register(tables, trained.as_of.isoformat(), trained.horizon, trained.version)
+
+
+def _listed(status: pd.DataFrame) -> pd.DataFrame:
+    names = ["location_id", "sku", "category", "model", "error_for_its_size", *SCORES, "actual", "reason"]
+    return worst_series(status, LISTED)[names].reset_index(drop=True)
 
 
 def _chosen(status: pd.DataFrame, settings: TrackingSettings) -> dict[Key, str]:
