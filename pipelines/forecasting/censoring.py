@@ -68,7 +68,7 @@ class Censoring:
 def read_series(rows: pa.RecordBatch | pa.Table, end: date, censoring: Censoring) -> SeriesBatch:
     """`frames.series_rows` as arrays, days with censored demand treated as the options say.
 
-    Where the rows have `out_hour` and `out_share` (`frames.outages`), a day's exposure is weighed by the hours
+    Where the rows have `out_hour` and `out_share` (`frames.hourly_history`), a day's exposure is weighed by the hours
     that were without stock; otherwise it is the day's share of time with stock. `ends_out` tells of series
     whose stock ran out with their last sale: the days after it are unknown, not zero, for `ABANDONED_DAYS`.
     """

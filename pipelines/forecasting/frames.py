@@ -22,26 +22,39 @@ def requested_series(daily: DataFrame, sourcing: DataFrame, locations: DataFrame
     return daily.select("location_id", "sku").union(sourced).distinct()
 
 
-def outages(hourly: DataFrame, first: date, last: date) -> DataFrame:
-    """The hours that a series was without stock for a while, as arrays; from day `first` to `last` (UTC).
+def hourly_history(hourly: DataFrame, first: date, last: date, sold_days: int) -> DataFrame:
+    """What hours tell of a series, as arrays: when it was without stock, and when it sold lately.
+
+    Args:
+        first, last: the UTC days to look at.
+        sold_days: sales of so many days up to `last` are given.
 
     Returns:
-        location_id, sku, the arrays `out_hour` and `out_share` (0 to 1; negative in an hour that sold although its
-        stock was recorded as zero throughout) of equal length, and `ends_out`: whether
+        location_id, sku; the arrays `out_hour` and `out_share` (0 to 1; negative in an hour that sold although its
+        stock was recorded as zero throughout); the arrays `sold_hour` and `sold_units`; and `ends_out`: whether
         the stock ran out in the newest hour of `hourly`, which is that of the last sale.
     """
     in_stock = F.coalesce("in_stock_fraction", F.lit(1.0))
     contradicted = (F.col("demand") > 0) & (in_stock <= 0)
     out = F.struct(F.col("hour"), F.when(contradicted, -1.0).otherwise(1.0 - in_stock).alias("share"))
+    recent = (F.col("demand") > 0) & _between(last - timedelta(days=sold_days - 1), last)
+    sold = F.struct(F.col("hour"), F.col("demand").cast("double").alias("units"))
     return (
         hourly.where(_between(first, last))
         .groupBy("location_id", "sku")
         .agg(
             F.collect_list(F.when(in_stock < 1, out)).alias("out"),
+            F.collect_list(F.when(recent, sold)).alias("sold"),
             (F.max_by(in_stock, "hour") < 1).alias("ends_out"),
         )
         .select(
-            "location_id", "sku", F.col("out.hour").alias("out_hour"), F.col("out.share").alias("out_share"), "ends_out"
+            "location_id",
+            "sku",
+            F.col("out.hour").alias("out_hour"),
+            F.col("out.share").alias("out_share"),
+            F.col("sold.hour").alias("sold_hour"),
+            F.col("sold.units").alias("sold_units"),
+            "ends_out",
         )
     )
 
@@ -52,22 +65,22 @@ def series_rows(
     products: DataFrame,
     locations: DataFrame,
     first: date,
-    out_of_stock: DataFrame | None = None,
+    hours: DataFrame | None = None,
 ) -> DataFrame:
     """One row a requested series, its days from `first` on as arrays (empty without history).
 
     Args:
         daily: demand a day, cut at the last day that may be used.
         first: days before it are left out.
-        out_of_stock: `outages`, whose columns are added.
+        hours: `hourly_history`, whose columns are added.
 
     Returns:
         location_id, sku, category, timezone, first_date, and the arrays date, demand, in_stock, promotion
         (of equal length, in no particular order).
     """
-    if out_of_stock is not None:
+    if hours is not None:
         rows = series_rows(daily, requested, products, locations, first)
-        return rows.join(out_of_stock, on=["location_id", "sku"], how="left")
+        return rows.join(hours, on=["location_id", "sku"], how="left")
     day = F.struct("date", "demand", "in_stock_fraction", "promotion_share")
     grouped = daily.groupBy("location_id", "sku").agg(
         F.greatest(F.min("date"), F.lit(first)).alias("first_date"),

@@ -72,6 +72,12 @@ def local_hours(timezone: str, first: date, days: int) -> Integers:
     return counts
 
 
+def local_cells(timezone: str, first: date, days: int) -> Integers:
+    """(24 days,) the cell of a local week, 24 times the weekday plus the hour, that each UTC hour from `first` is."""
+    weekday, hour = _local(timezone, first, days)
+    return weekday * 24 + hour
+
+
 def utc_day_shares(profile: Floats, timezone: str, first: date, days: int) -> Floats:
     """(days, 24) the share of each UTC day's demand in each of its hours; every row adds up to 1.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from pipelines.contracts.tables import QUANTILE_COLUMNS, QUANTILES, TRAINING, Table
 from pipelines.forecasting.censoring import Censoring, read_series
-from pipelines.forecasting.engines import ForecastBatch
-from pipelines.forecasting.hourly import IntradayProfiles, hourly_forecast, utc_day_shares
+from pipelines.forecasting.hour_of_week import HourlyPlan
 from pipelines.forecasting.selection import INTERVAL, Engines, Outcome, Task, train_batch
 from pipelines.forecasting.series import Floats, SeriesBatch
 
@@ -56,9 +55,8 @@ class Plan:
     engines: Engines
     task: Task
     end: date
-    hours: int
     batch_series: int
-    intraday: IntradayProfiles
+    hourly: HourlyPlan
     censoring: Censoring
 
 
@@ -74,20 +72,22 @@ def train_rows(
     with threadpool_limits(limits=1):
         for rows in batches:
             for offset in range(0, rows.num_rows, plan.batch_series):
-                batch = read_series(rows.slice(offset, plan.batch_series), plan.end, plan.censoring)
-                yield trained_rows(batch, train_batch(batch, plan.engines, plan.task), plan)
+                part = rows.slice(offset, plan.batch_series)
+                batch = read_series(part, plan.end, plan.censoring)
+                outcome = train_batch(batch, plan.engines, plan.task)
+                hours = plan.hourly.forecast(part, batch, outcome.forecast.yhat, outcome.forecast.quantiles)
+                yield trained_rows(batch, outcome, hours, plan)
                 if done is not None:
                     done.add(len(batch))
 
 
-def trained_rows(batch: SeriesBatch, outcome: Outcome, plan: Plan) -> pa.RecordBatch:
-    """A batch's outcome as rows of `TRAINED_SERIES`."""
+def trained_rows(batch: SeriesBatch, outcome: Outcome, hours: tuple[Floats, Floats], plan: Plan) -> pa.RecordBatch:
+    """A batch's outcome and its hourly forecasts (mean and quantiles) as rows of `TRAINED_SERIES`."""
     sound = np.array([reason is None for reason in outcome.forecast.failures], bool)
     scores = outcome.tested.scores
     test = outcome.tested.forecast
     tested = np.isfinite(scores.days)
     low, high = (plan.task.probabilities.index(probability) for probability in INTERVAL)
-    hours = _hours(batch, outcome.forecast, plan)
     columns: dict[str, Any] = {
         "location_id": batch.location_id,
         "sku": batch.sku,
@@ -115,16 +115,6 @@ def trained_rows(batch: SeriesBatch, outcome: Outcome, plan: Plan) -> pa.RecordB
         for name, values in columns.items()
     ]
     return pa.record_batch(arrays, schema=pa.schema([schema.field(name) for name in columns])).select(schema.names)
-
-
-def _hours(batch: SeriesBatch, forecast: ForecastBatch, plan: Plan) -> tuple[Floats, Floats]:
-    days = min(-(-plan.hours // 24), plan.task.horizon)
-    first = plan.end + timedelta(days=1)
-    keys = list(zip(batch.category, batch.timezone, strict=True))
-    known = {key: utc_day_shares(plan.intraday[key[0]], key[1], first, days) for key in set(keys)}
-    shares = np.array([known[key] for key in keys]).reshape(len(batch), days, 24)
-    yhat, quantiles = np.nan_to_num(forecast.yhat), np.nan_to_num(forecast.quantiles)
-    return hourly_forecast(yhat, quantiles, shares, QUANTILES, min(plan.hours, 24 * days))
 
 
 def _last_days(demand: Floats, days: int) -> Floats:

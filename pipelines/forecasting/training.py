@@ -33,6 +33,7 @@ from pipelines.forecasting.backtests import backtest_rows
 from pipelines.forecasting.category import category_profiles
 from pipelines.forecasting.censoring import Censoring
 from pipelines.forecasting.engines import EngineOptions, create, refuse_unknown
+from pipelines.forecasting.hour_of_week import HourlyPlan
 from pipelines.forecasting.hourly import IntradayProfiles, intraday_profiles
 from pipelines.forecasting.promotion import Decision, Evidence
 from pipelines.forecasting.registry import COMPLETE
@@ -235,8 +236,8 @@ def _fit_requested(
 ) -> None:
     total = requested.count()
     first = job.as_of - timedelta(days=forecast.history_days - 1)
-    out_of_stock = frames.outages(job.inputs.hourly, first, job.as_of)
-    series = frames.series_rows(daily, requested, job.inputs.products, job.inputs.locations, first, out_of_stock)
+    hours = frames.hourly_history(job.inputs.hourly, first, job.as_of, 7 * forecast.profile_weeks)
+    series = frames.series_rows(daily, requested, job.inputs.products, job.inputs.locations, first, hours)
     plan = _plan(forecast, daily, job)
     log.info("training %d series up to %s with %s", total, job.as_of, forecast.engine)
     cores = spark.sparkContext.defaultParallelism
@@ -259,9 +260,14 @@ def _plan(forecast: ForecastSettings, daily: DataFrame, job: _Job) -> Plan:
         engines=engines,
         task=Task(forecast.horizon_days, forecast.minimum_history_days, QUANTILES),
         end=job.as_of,
-        hours=forecast.hourly_horizon_hours,
         batch_series=forecast.batch_series,
-        intraday=intraday,
+        hourly=HourlyPlan(
+            min(forecast.hourly_horizon_hours, 24 * forecast.horizon_days),
+            intraday,
+            forecast.hourly_method,
+            forecast.hourly_coherent,
+            forecast.profile_weeks,
+        ),
         censoring=Censoring(forecast.censoring, forecast.censoring_floor, intraday),
     )
 

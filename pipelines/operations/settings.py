@@ -59,6 +59,12 @@ class ForecastSettings(_Section):
     engine: str = Field("prophet", description="a registered model: pipelines.forecasting.engines")
     horizon_days: int = Field(28, ge=1, le=366)
     hourly_horizon_hours: int = Field(72, ge=0, le=28 * 24)
+    hourly_method: str = Field(
+        "direct",
+        pattern="^(profile|direct)$",
+        description="hours of a day by the category's profile, or by the series' own hours leaning on it",
+    )
+    hourly_coherent: bool = Field(True, description="hours add up to their day; false: direct hours keep their level")
     minimum_history_days: int = Field(60, ge=14, description="shorter series get the fallback")
     profile_weeks: int = Field(8, ge=1, description="history behind the intraday profile")
     history_days: int = Field(1461, ge=30, description="the longest history a model is fitted to")
