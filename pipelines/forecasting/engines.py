@@ -17,6 +17,7 @@ import numpy as np
 
 from pipelines.errors import UsageError
 from pipelines.forecasting.category import CategoryProfiles
+from pipelines.forecasting.pooled.pools import Pools
 from pipelines.forecasting.series import Floats, Integers, SeriesBatch, finite_rows
 from pipelines.operations.settings import ForecastSettings
 
@@ -71,10 +72,11 @@ class ForecastBatch:
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """What every engine is made from; `profiles` are what the categories' other series tell."""
+    """What every engine is made from; `profiles` and `pools` are what other series tell."""
 
     settings: ForecastSettings = field(default_factory=ForecastSettings)
     profiles: CategoryProfiles = field(default_factory=CategoryProfiles)
+    pools: Pools = field(default_factory=Pools)
 
 
 class Engine(Protocol):
