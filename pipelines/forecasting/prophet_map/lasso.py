@@ -103,7 +103,7 @@ def lasso(gram: Floats, linear: Floats, weight: float, x: Floats) -> int:
     sign, target = np.sign(x), np.empty(count)
     tolerance = 1e-9 * weight + 1e-15 * np.max(np.abs(linear))
     settled = not np.any(x)
-    limit = 60 + 8 * count
+    limit = 60 + 8 * len(x)
     for step in range(limit):
         entered = settled
         if settled:

@@ -134,6 +134,7 @@ def _normal_matrix(grid: Grid, theta: Floats, linear_trend: bool, matrix: Floats
             matrix[base + one, base + other] = sums[2] - (at + before) * sums[1] + at * before * sums[0]
     if not linear_trend:
         matrix[:, 0] = 0.0
+        matrix[base:] = 0.0
     for row in range(matrix.shape[0]):
         for column in range(row):
             matrix[column, row] = matrix[row, column]
@@ -157,8 +158,11 @@ def _gradient(grid: Grid, season: Floats, trend: Floats, residual: Floats, linea
         value = trend[day] * residual[day]
         for column in range(features):
             out[2 + column] += grid.features[day, column] * value
-    out[0] = time if linear_trend else 0.0
+    out[0] = time
     out[1] = level
+    if not linear_trend:
+        out[0] = 0.0
+        out[2 + features :] = 0.0
 
 
 @compiled
