@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import matplotlib as mpl
+import matplotlib.dates as mdates
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipelines.contracts.tables import QUANTILE_COLUMNS
+from pipelines.forecasting.drift import NOMINAL_COVERAGE, Window
 from pipelines.forecasting.series import Floats
 
-NOMINAL_COVERAGE = 0.8
 BLUE, ORANGE, GREY = "#1f5fa8", "#d8681c", "#777777"
 STYLE: dict[Any, Any] = {
     "font.size": 9,
@@ -107,6 +109,44 @@ def coverage_by_category(status: pd.DataFrame) -> Figure:
     right.axvline(0, color=ORANGE)
     right.set(xlabel="Σ(forecast - actual) / Σ actual", title="Bias")
     return figure
+
+
+def published_forecasts(window: Window) -> Figure | None:
+    """What was published against what came, summed over the series of each day; None before anything was scored."""
+    known = np.isfinite(window.error)
+    scored = np.flatnonzero(known.any(axis=0))
+    if not len(scored):
+        return None
+    columns = slice(scored[0], None)
+    days = pd.date_range(end=window.end, periods=window.days, freq="D")[columns]
+    mask = known[:, columns]
+    units, forecast, wrong, held = (
+        np.where(mask, values[:, columns], 0.0).sum(axis=0)
+        for values in (window.actual, window.yhat, np.abs(window.error), window.covered)
+    )
+    figure = new_figure(12, 6.4)
+    top, middle, bottom = figure.subplots(3, 1, sharex=True, height_ratios=(1.6, 1, 1))
+    top.plot(days, units, "o-", color="black", markersize=3, linewidth=0.9, label="demand")
+    top.plot(days, forecast, color=BLUE, linewidth=1.6, label="published forecast")
+    top.set_ylabel("units")
+    top.set_title(f"The forecasts in force against what came: {len(window.keys):,} series", loc="left", fontsize=11)
+    top.legend(loc="upper left", ncols=2, frameon=False)
+    top.set_ylim(0, 1.2 * max(float(units.max()), float(forecast.max()), 1.0))
+    middle.bar(days, wrong / np.where(units > 0, units, np.nan), color=GREY, width=0.7)
+    middle.set_ylabel("WAPE")
+    bottom.plot(days, held / np.maximum(mask.sum(axis=0), 1), "o-", color=BLUE, markersize=3)
+    bottom.axhline(NOMINAL_COVERAGE, color=ORANGE)
+    bottom.set(ylim=(0, 1.02), ylabel="coverage (line: 80 %)")
+    by_date(bottom)
+    return figure
+
+
+def by_date(axis: Axes) -> None:
+    """Label an axis of days briefly."""
+    dates: Any = mdates  # its classes carry no types
+    locator = dates.AutoDateLocator(minticks=5, maxticks=12)
+    axis.xaxis.set_major_locator(locator)
+    axis.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))
 
 
 def new_figure(width: float, height: float) -> Figure:

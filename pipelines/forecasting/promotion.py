@@ -113,12 +113,11 @@ def _gain(challenger: Evidence, champion: Champion | None, minimum: float) -> Ve
     compared, named = champion.comparison, f"the champion's ({champion.forecast_version})"
     if compared.champion > 0 and compared.series:
         passed = not compared.gain + SURE * compared.noise < minimum
-        noise = f" ± {compared.noise:.1%}" if math.isfinite(compared.noise) else ""
         return Verdict(
             "gain",
             passed,
-            f"error {_lower(compared.gain)}{noise} {named} on {compared.days} common days of {compared.series} "
-            f"series, {_asked(minimum)}",
+            f"error {_lower(compared.gain, compared.noise)} {named} on {compared.days} common days of "
+            f"{compared.series} series, {_asked(minimum)}",
         )
     mine, theirs = challenger.relative, champion.evidence.relative
     if not math.isfinite(theirs):
@@ -147,8 +146,9 @@ def _coverage(challenger: Evidence, low: float, high: float) -> Verdict:
     return Verdict("coverage", passed, f"{challenger.coverage:.0%} by the 80 % interval, {low:.0%} to {high:.0%} asked")
 
 
-def _lower(gain: float) -> str:
-    return f"{abs(gain):.1%} {'below' if gain >= 0 else 'above'}"
+def _lower(gain: float, noise: float = float("nan")) -> str:
+    spread = f" (± {noise:.1%})" if math.isfinite(noise) else ""
+    return f"{abs(gain):.1%}{spread} {'below' if gain >= 0 else 'above'}"
 
 
 def _asked(minimum: float) -> str:

@@ -15,7 +15,7 @@ from matplotlib.ticker import PercentFormatter
 
 from pipelines.contracts.tables import QUANTILE_COLUMNS
 from pipelines.forecasting.components import Components
-from pipelines.forecasting.figures import BLUE, GREY, ORANGE, new_figure
+from pipelines.forecasting.figures import BLUE, GREY, ORANGE, by_date, new_figure
 from pipelines.forecasting.series import Floats
 
 HISTORY_DAYS = 120
@@ -56,7 +56,7 @@ def forecast_figure(row: Mapping[str, Any], history: pd.Series | None, as_of: da
     axis.margins(x=0.01)
     axis.set_ylim(0, 1.15 * axis.get_ylim()[1])  # room for the legend
     axis.legend(loc="upper left", ncols=4, frameon=False)
-    _by_date(axis)
+    by_date(axis)
     axis.set_title(title(row), loc="left", fontsize=11)
     return figure
 
@@ -77,7 +77,7 @@ def error_figure(row: Mapping[str, Any], as_of: date) -> Figure | None:
     left.set_title(f"Demand minus forecast: {int(outside.sum())} of {len(error)} days outside", loc="left")
     left.set_ylabel("units")
     left.legend(loc="upper left", frameon=False)
-    _by_date(left)
+    by_date(left)
     weekday = days.weekday.to_numpy()
     known = np.isfinite(error)
     groups = [error[(weekday == day) & known] for day in range(7)]
@@ -97,7 +97,7 @@ def components_figure(found: Components, as_of: date, title_: str) -> Figure:
     _mark(axes[0], as_of)
     axes[0].set_ylabel("trend, units a day")
     axes[0].set_title(title_, loc="left", fontsize=11)
-    _by_date(axes[0])
+    by_date(axes[0])
     for axis, (name, values) in zip(axes[1:], found.parts.items(), strict=True):
         _part(axis, found.dates, values, name)
         axis.axhline(0, color=GREY, linewidth=0.8)
@@ -123,20 +123,13 @@ def _part(axis: Axes, dates: pd.DatetimeIndex, values: Floats, name: str) -> Non
         axis.bar([WEEKDAYS[day] for day in week.index], week.to_numpy(), color=BLUE, width=0.6)
     else:
         axis.plot(dates, values, color=BLUE)
-        _by_date(axis)
+        by_date(axis)
 
 
 def _mark(axis: Axes, as_of: date) -> None:
     """A line between the last known day and the first forecast one."""
     dates: Any = mdates  # its functions carry no types
     axis.axvline(dates.date2num(as_of) + 0.5, color=GREY, linewidth=0.9, linestyle=":")
-
-
-def _by_date(axis: Axes) -> None:
-    dates: Any = mdates  # its classes carry no types
-    locator = dates.AutoDateLocator(minticks=5, maxticks=12)
-    axis.xaxis.set_major_locator(locator)
-    axis.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))
 
 
 def _days(first: date, count: int) -> pd.DatetimeIndex:

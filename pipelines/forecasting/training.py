@@ -32,6 +32,7 @@ from pipelines.forecasting import frames, publishing, releasing, trained
 from pipelines.forecasting.backtests import backtest_rows
 from pipelines.forecasting.category import category_profiles
 from pipelines.forecasting.censoring import Censoring
+from pipelines.forecasting.drift_watch import DriftReport, watch
 from pipelines.forecasting.engines import EngineOptions, create, refuse_unknown
 from pipelines.forecasting.hour_of_week import HourlyPlan
 from pipelines.forecasting.hourly import IntradayProfiles, intraday_profiles
@@ -65,7 +66,8 @@ class TrainingReport:
     """What a training gave. Ratios pool all scored series; NaN where nothing could be scored.
 
     `training_run` is None where MLflow failed, `champion` whether the new model was promoted, `decision` what the
-    gates said: where it is a refusal, the forecasts that were in force stay.
+    gates said: where it is a refusal, the forecasts that were in force stay. `drift`: how those in force before
+    have fared; None where the watch failed.
     """
 
     version: str
@@ -75,6 +77,7 @@ class TrainingReport:
     model_version: str | None
     champion: bool
     decision: Decision
+    drift: DriftReport | None
 
 
 @dataclass(frozen=True)
@@ -145,7 +148,9 @@ def _train(spark: SparkSession, settings: Settings, tables: Tables, job: _Job) -
     status = tables.read(TRAINED_SERIES, columns=_STATUS_COLUMNS)
     _refuse_systematic_failure(status, forecast.engine)
     summary = summarise(status.to_pandas())
-    model_version = _track(settings, tables, job, summary, status.to_pandas())
+    drift = _watch(settings, tables, job, status.to_pandas())
+    page = Trained(job.version, job.as_of, forecast.horizon_days, summary, status.to_pandas(), drift)
+    model_version = _track(settings, tables, job, page)
     run = job.run if model_version is not None else None
     training_run = None if run is None else run.run_id
     rows = frames.forecast_rows(results, job.as_of, job.version, job.now)
@@ -171,7 +176,7 @@ def _train(spark: SparkSession, settings: Settings, tables: Tables, job: _Job) -
     elif job.run is not None:
         opened = job.run
         _attempt("close the run", lambda: opened.finish(succeeded=False))
-    return TrainingReport(job.version, job.as_of, summary, training_run, model_version, champion, decision)
+    return TrainingReport(job.version, job.as_of, summary, training_run, model_version, champion, decision, drift)
 
 
 # Reading -----------------------------------------------------------------------------------------------
@@ -361,12 +366,23 @@ def _release(
         log.warning("the forecasts in force stay; %s: %s", job.version, decision)
 
 
-def _track(settings: Settings, tables: Tables, job: _Job, summary: Summary, status: pd.DataFrame) -> str | None:
+def _watch(settings: Settings, tables: Tables, job: _Job, status: pd.DataFrame) -> DriftReport | None:
+    """Hold the forecasts in force against what came; None where that failed, which stops no forecasts."""
+    daily = job.inputs.daily.where(F.col("date") <= F.lit(job.as_of))
+    try:
+        pointer = published.in_force(tables, published.FORECASTS)
+        return watch(tables, daily, status, pointer, job.as_of, settings.drift)
+    except Exception as error:  # a watch that fails must not keep the forecasts from coming
+        log.error("the drift watch failed (%s: %s); the forecasts go on without it", type(error).__name__, error)
+        log.debug("the watch's error", exc_info=True)
+        return None
+
+
+def _track(settings: Settings, tables: Tables, job: _Job, page: Trained) -> str | None:
     """Log results and register the model; its version, None where there is no run or MLflow failed."""
     run = job.run
     if run is None:
         return None
-    page = Trained(job.version, job.as_of, settings.forecast.horizon_days, summary, status)
     return _attempt("log the training", lambda: log_training(run, tables, page, settings.tracking))
 
 

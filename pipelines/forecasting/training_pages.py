@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from pipelines.contracts.tables import DAILY_DEMAND
 from pipelines.forecasting import figures, series_figures
 from pipelines.forecasting.components import components
+from pipelines.forecasting.drift_watch import DriftReport
 from pipelines.forecasting.summary import Summary, sample_keys, worst_keys, worst_series
 from pipelines.forecasting.tracking import Delta, SeriesPage, Tracking
 from pipelines.forecasting.trained import SCORES, TRAINED_SERIES
@@ -31,13 +32,15 @@ LISTED = 100
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished training, as its page needs it; `status` holds the scalar columns of `TRAINED_SERIES`."""
+    """A finished training, as its page needs it; `status` holds the scalar columns of `TRAINED_SERIES`, `drift` how
+    the forecasts before it have fared (None: not known)."""
 
     version: str
     as_of: date
     horizon: int
     summary: Summary
     status: pd.DataFrame
+    drift: DriftReport | None = None
 
 
 def log_training(run: Tracking, tables: Tables, trained: Trained, settings: TrackingSettings) -> str:
@@ -61,9 +64,20 @@ def log_training(run: Tracking, tables: Tables, trained: Trained, settings: Trac
         },
     )
     run.client.log_table(run.run_id, _listed(trained.status), "worst_series.json")
+    if trained.drift is not None:
+        _log_drift(run, trained.drift)
     if pages:
         _log_pages(run, tables, trained, pages)
     return run.register(tables, trained.as_of.isoformat(), trained.horizon, trained.version)
+
+
+def _log_drift(run: Tracking, drift: DriftReport) -> None:
+    figure = figures.published_forecasts(drift.window)
+    run.log_results(
+        drift.metrics(),
+        {"drift": "; ".join(drift.warnings)[:5000] or "no limit crossed"},
+        {} if figure is None else {"published_forecasts_against_demand": figure},
+    )
 
 
 def _listed(status: pd.DataFrame) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import yaml
 
 import pipelines.simulation.commands as simulation
 from pipelines.errors import StockcastError
-from pipelines.operations.cli import broker, orders, quarantine, status
+from pipelines.operations.cli import broker, models, orders, quarantine, status
 from pipelines.operations.cli.options import ConfigOption, SetOption, settings_from
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(broker.app, name="broker")
+app.add_typer(models.app, name="models")
 app.add_typer(orders.app, name="orders")
 app.add_typer(quarantine.app, name="quarantine")
 app.command("status")(status.status)
