@@ -19,12 +19,19 @@ from pipelines.io.delta import Tables
 
 log = logging.getLogger("stockcast.forecasting")
 
-VERSION = re.compile(r"f-\d{8}-\d{8}T\d{6}")
+VERSION = re.compile(r"(?P<base>f-\d{8}-\d{8}T\d{6})(?P<refreshed>-r\d{8}T\d{2})?")
+REFRESHED_KEPT = 2
+"""Refreshed versions of the night in force that are kept: a reader may still be busy with the last but one."""
 
 
 def forecast_version(as_of: date, now: datetime) -> str:
     """The name of what a training at `now` on data up to `as_of` makes; later ones sort later."""
     return f"f-{as_of:%Y%m%d}-{now:%Y%m%dT%H%M%S}"
+
+
+def refreshed_version(base: str, hour: datetime) -> str:
+    """The name of a night's version whose hours were updated up to this one; later ones sort later."""
+    return f"{base}-r{hour:%Y%m%dT%H}"
 
 
 def status_rows(trained: pa.Table, version: str, as_of: date, training_run: str | None) -> pa.Table:
@@ -86,7 +93,7 @@ def problems(forecasts: DataFrame, expected: DataFrame, as_of: date, days: int, 
 
 def write_version(spark: SparkSession, tables: Tables, rows: DataFrame, status: pa.Table, version: str) -> DataFrame:
     """Write a version's forecasts and status; writing it again replaces it. Returns the rows as they were stored."""
-    predicate = f"forecast_version = '{_safe(version)}'"
+    predicate = f"forecast_version = '{safe(version)}'"
     tables.overwrite_frame(FORECASTS, rows, predicate=predicate)
     tables.overwrite(SERIES_STATUS, status, predicate=predicate)
     return tables.frame(spark, FORECASTS).where(F.col("forecast_version") == version)
@@ -94,7 +101,7 @@ def write_version(spark: SparkSession, tables: Tables, rows: DataFrame, status: 
 
 def write_backtests(tables: Tables, rows: DataFrame, version: str) -> None:
     """Keep a version's backtests (`backtests.backtest_rows`) beside its forecasts; writing again replaces them."""
-    tables.overwrite_frame(BACKTESTS, rows, predicate=f"forecast_version = '{_safe(version)}'")
+    tables.overwrite_frame(BACKTESTS, rows, predicate=f"forecast_version = '{safe(version)}'")
 
 
 def check(stored: DataFrame, trained: DataFrame, as_of: date, days: int, hours: int) -> None:
@@ -114,23 +121,42 @@ def check(stored: DataFrame, trained: DataFrame, as_of: date, days: int, hours: 
 
 def discard(tables: Tables, version: str) -> None:
     """Remove a version that was refused (its status rows stay, to tell why)."""
-    tables.delete(FORECASTS, f"forecast_version = '{_safe(version)}'")
+    tables.delete(FORECASTS, f"forecast_version = '{safe(version)}'")
 
 
 def delete_old_versions(tables: Tables, keep: int) -> list[str]:
     """Delete all but the newest `keep` versions, never the one in force; returns those deleted."""
     pointer = published.in_force(tables, published.FORECASTS)
     in_force = pointer.version if pointer is not None else None
-    existing = sorted(stored_versions(tables))
+    existing = sorted(version for version in stored_versions(tables) if not is_refreshed(version))
     old = [version for version in existing[:-keep] if version != in_force]
+    delete_old_refreshed(tables)
     if old:
-        predicate = f"forecast_version IN ({', '.join(repr(_safe(version)) for version in old)})"
+        predicate = f"forecast_version IN ({', '.join(repr(safe(version)) for version in old)})"
         tables.delete(FORECASTS, predicate)
         tables.delete(SERIES_STATUS, predicate)
         if tables.exists(BACKTESTS):
             tables.delete(BACKTESTS, predicate)
         log.info("deleted %d old forecast versions", len(old))
     return old
+
+
+def delete_old_refreshed(tables: Tables) -> list[str]:
+    """Delete refreshed versions but the newest of the night in force; returns those deleted."""
+    pointer = published.in_force(tables, published.FORECASTS)
+    in_force = pointer.version if pointer is not None else ""
+    refreshed = sorted(version for version in stored_versions(tables) if is_refreshed(version))
+    newest = [version for version in refreshed if version.startswith(f"{in_force}-r")][-REFRESHED_KEPT:]
+    old = [version for version in refreshed if version not in newest]
+    if old:
+        tables.delete(FORECASTS, f"forecast_version IN ({', '.join(repr(safe(version)) for version in old)})")
+    return old
+
+
+def is_refreshed(version: str) -> bool:
+    """Whether this is the name of a refreshed version: today's hours only, beside the night's version."""
+    found = VERSION.fullmatch(version)
+    return found is not None and found["refreshed"] is not None
 
 
 def stored_versions(tables: Tables) -> set[str]:
@@ -140,7 +166,12 @@ def stored_versions(tables: Tables) -> set[str]:
     return {partition["forecast_version"] for partition in tables.handle(FORECASTS).partitions()}
 
 
-def _safe(version: str) -> str:
+def safe(version: str) -> str:
+    """The name, if it is one of a forecast version: it goes into a predicate.
+
+    Raises:
+        PublishingError: it is not.
+    """
     if not VERSION.fullmatch(version):
         raise PublishingError(f"{version!r} is not the name of a forecast version")
     return version

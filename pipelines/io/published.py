@@ -12,6 +12,7 @@ from pipelines.contracts.tables import PUBLICATIONS, PUBLISHED
 from pipelines.io.delta import Tables
 
 FORECASTS = "forecasts"
+FORECASTS_TODAY = "forecasts_today"
 POLICIES = "policies"
 
 
@@ -30,6 +31,18 @@ def in_force(tables: Tables, artefact: str) -> Published | None:
     """The version in force; None before the first was published."""
     rows = tables.read(PUBLISHED, where=pc.field("artefact") == artefact).to_pylist()
     return Published(**rows[0]) if rows else None
+
+
+def refreshed_hours(tables: Tables) -> Published | None:
+    """The version that holds today's hours as the last refresh left them.
+
+    None where there was none since the forecasts in force were published: a newer night, or going back to an
+    older one, ends what was refreshed of another.
+    """
+    base, today = in_force(tables, FORECASTS), in_force(tables, FORECASTS_TODAY)
+    if base is None or today is None or not today.version.startswith(f"{base.version}-r"):
+        return None
+    return today
 
 
 def publish(tables: Tables, pointer: Published) -> None:
