@@ -52,6 +52,11 @@ def test_only_series_that_were_there_all_the_time_are_added_up(data, demand):
     np.testing.assert_array_equal(pool.location["s2"], expected(demand, ["rice"], END))
 
 
+def test_the_mix_is_what_each_location_sold_of_each_category(data, demand):
+    tea, rice = (demand[demand["sku"] == sku]["demand"].sum() for sku in ("tea", "rice"))
+    assert data[END].mix == {("a", "s1"): tea, ("b", "s2"): rice}
+
+
 def test_a_cutoff_knows_nothing_of_what_came_later(data, demand):
     cutoff = END - timedelta(days=240)
     pool = data[cutoff]

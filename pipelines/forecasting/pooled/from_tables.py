@@ -48,6 +48,7 @@ def pool_data(
         )
         category = _sums(categories, "category", counted, begin, max(ends))
         location = _sums(marked, "location_id", counted, begin, max(ends))
+        mixes = [_mix(categories, rows, end) for rows, end in zip(counted, ends, strict=True)]
     finally:
         marked.unpersist()
     data = {}
@@ -55,7 +56,7 @@ def pool_data(
         days = (end - begin).days + 1
         if days > 0:
             sums = [{name: units[place, :days] for name, units in of.items()} for of in (category, location)]
-            data[end] = PoolData(end, sums[0], sums[1], sample.until(end), tuple(holidays))
+            data[end] = PoolData(end, sums[0], sums[1], sample.until(end), mixes[place], tuple(holidays))
     return data
 
 
@@ -102,3 +103,9 @@ def _sums(frame: DataFrame, name: str, counted: Sequence[Column], begin: date, l
             cells[place, column[rows]] = table.column(units).to_numpy()[rows]
         out[str(key)] = cells
     return out
+
+
+def _mix(frame: DataFrame, counted: Column, end: date) -> dict[tuple[str, str], float]:
+    """Units up to the end by category and location."""
+    rows = frame.where(counted & (F.col("date") <= F.lit(end))).groupBy("category", "location_id")
+    return {(row[0], row[1]): float(row[2]) for row in rows.agg(F.sum("demand")).collect()}

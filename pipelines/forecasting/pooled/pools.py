@@ -29,6 +29,7 @@ class PoolData:
     Attributes:
         category, location: (T,) units a day by name. Only series that were there all the time belong in them: a sum
             that grows because products are added says nothing of the growth of a product.
+        mix: units of the whole time by category and location; without it every location sells the chain's mix.
         sample: a sample of series, from which the spread between series is learnt.
         holidays: pairs of name and day, from the first day on to beyond the horizon.
     """
@@ -37,20 +38,24 @@ class PoolData:
     category: Mapping[str, Floats]
     location: Mapping[str, Floats]
     sample: SeriesBatch
+    mix: Mapping[tuple[str, str], float] = field(default_factory=dict)
     holidays: Sequence[tuple[str, date]] = ()
 
-    def until(self, cutoff: date) -> PoolData:
-        """The same as it was known at the end of day `cutoff`."""
-        days = (self.end - cutoff).days
-        if days <= 0:
-            return self
-        return PoolData(
-            cutoff,
-            {name: units[:-days] for name, units in self.category.items()},
-            {name: units[:-days] for name, units in self.location.items()},
-            self.sample.until(cutoff),
-            self.holidays,
-        )
+
+def pool_data(batch: SeriesBatch, sample: int = 256, holidays: Sequence[tuple[str, date]] = ()) -> PoolData:
+    """The sums of a batch that holds the whole chain, every series of it there all the time: for notebooks, benchmarks
+    and tests. `sample` series, evenly spread, stand for all."""
+    units = np.nan_to_num(batch.demand)
+
+    def sums(names: Sequence[str]) -> dict[str, Floats]:
+        values = np.asarray(names, object)
+        return {str(name): units[values == name].sum(axis=0) for name in sorted(set(names))}
+
+    mix: dict[tuple[str, str], float] = {}
+    for key, sold in zip(zip(batch.category, batch.location_id, strict=True), units.sum(axis=1), strict=True):
+        mix[key] = mix.get(key, 0.0) + float(sold)
+    rows = np.unique(np.linspace(0, len(batch) - 1, min(sample, len(batch))).round().astype(np.int64))
+    return PoolData(batch.end, sums(batch.category), sums(batch.location_id), batch.take(rows), mix, tuple(holidays))
 
 
 @dataclass(frozen=True)
@@ -94,9 +99,10 @@ class Pools:
         return self.of[max(known)] if known else None
 
 
-def learn_pools(data: PoolData, ends: Sequence[date]) -> Pools:
-    """A pool for each of the last days; one that has no sales before it is left out."""
-    learnt = {end: learn_pool(data.until(end)) for end in ends}
+def learn_pools(batch: SeriesBatch, ends: Sequence[date], holidays: Sequence[tuple[str, date]] = ()) -> Pools:
+    """A pool for each of the last days, from a batch that holds the whole chain (see `pool_data`); one that has no
+    sales before it is left out."""
+    learnt = {end: learn_pool(pool_data(batch.until(end), holidays=holidays)) for end in ends}
     return Pools({end: pool for end, pool in learnt.items() if pool is not None})
 
 
@@ -115,14 +121,15 @@ def learn_pool(data: PoolData) -> Pool | None:
     offset = np.full((1, len(total)), np.log(total.mean()))
     chain = regress(total[None], offset, design, FIXED)
     expected = offset[0] + design.columns @ chain.coefficients[0]
-    groups = [_groups(of, first_column, expected, design) for of in (data.category, data.location)]
+    categories = _groups(data.category, first_column, dict.fromkeys(data.category, expected), design)
+    locations = _groups(data.location, first_column, _of_mix(data, expected, categories, design), design)
     pool = Pool(
         first,
         data.end,
         holidays,
         chain.coefficients[0],
-        groups[0],
-        groups[1],
+        categories,
+        locations,
         _drift_deviations(chain, design),
         Priors(),
     )
@@ -147,15 +154,33 @@ def _design(days: Dates, first: date, end: date, holidays: Sequence[tuple[str, d
     return joined(shape_design(days, holidays), trend_design(days, first_day, end_day))
 
 
-def _groups(units: Mapping[str, Floats], skip: int, expected: Floats, design: Design) -> dict[str, Floats]:
-    """(K,) what each group's coefficients differ by; none where there is but one group, or nothing to learn from."""
+def _of_mix(data: PoolData, expected: Floats, categories: Mapping[str, Floats], design: Design) -> dict[str, Floats]:
+    """(T,) logarithm of what each location's mix of categories lets expect, up to its level.
+
+    A location that sells more on Sundays because it sells other things is no exception.
+    """
+    shapes = {name: np.exp(expected + design.columns @ added) for name, added in categories.items()}
+    out = {}
+    for location in data.location:
+        parts = [shape * data.mix.get((category, location), 0.0) / shape.sum() for category, shape in shapes.items()]
+        sold = np.sum(parts, axis=0) if parts else np.zeros_like(expected)
+        out[location] = np.log(sold) if np.all(sold > 0) else expected
+    return out
+
+
+def _groups(
+    units: Mapping[str, Floats], skip: int, expected: Mapping[str, Floats], design: Design
+) -> dict[str, Floats]:
+    """(K,) what each group's coefficients differ by from what is expected of it; none where there is but one group, or
+    nothing to learn from."""
     names = [name for name, values in units.items() if values[skip:].sum() >= SMALLEST_UNITS]
     if len(units) < 2 or not names:
         return {}
     places = np.concatenate([design.of(block) for block in OF_GROUPS])
     narrow = Design(np.ascontiguousarray(design.columns[:, places]), tuple(design.blocks[place] for place in places))
     demand = np.array([units[name][skip:] for name in names])
-    offset = expected + np.log(demand.sum(axis=1) / np.exp(expected).sum())[:, None]
+    logs = np.array([expected[name] for name in names])
+    offset = logs + np.log(demand.sum(axis=1) / np.exp(logs).sum(axis=1))[:, None]
     fitted = regress(demand, offset, narrow, FIXED, rounds=12)
     out = np.zeros((len(names), design.columns.shape[1]))
     out[:, places] = fitted.coefficients
