@@ -252,6 +252,24 @@ FORECASTS = Table(
     partition_by=("forecast_version",),
 )
 
+FORECAST_TOTALS = Table(
+    "gold/forecast_totals",
+    _schema(
+        **_text("scope_kind scope grain"),
+        target_time=TIME,
+        forecast_version=pa.string(),
+        series=pa.int64(),
+        yhat=pa.float64(),
+        **{column: pa.float64() for column in QUANTILE_COLUMNS},
+        correlation=pa.float64(),
+        created_at=TIME,
+    ),
+    TRAINING,
+    partition_by=("forecast_version",),
+)
+"""What a forecast version's series add up to. `scope_kind`: global, region, category or region_category (`scope`
+is then `region|category`); `correlation`: the one between its series that the quantiles assume."""
+
 SERIES_STATUS = Table(
     "gold/series_status",
     _schema(
@@ -459,6 +477,7 @@ ALL_TABLES: tuple[Table, ...] = (
     DAILY_DEMAND,
     DEMAND_TOTALS,
     FORECASTS,
+    FORECAST_TOTALS,
     SERIES_STATUS,
     PUBLISHED,
     PUBLICATIONS,

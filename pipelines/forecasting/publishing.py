@@ -11,7 +11,7 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from pipelines.contracts.tables import BACKTESTS, FORECASTS, QUANTILE_COLUMNS, SERIES_STATUS
+from pipelines.contracts.tables import BACKTESTS, FORECAST_TOTALS, FORECASTS, QUANTILE_COLUMNS, SERIES_STATUS
 from pipelines.errors import PublishingError
 from pipelines.forecasting.selection import FAILED
 from pipelines.io import published
@@ -135,8 +135,9 @@ def delete_old_versions(tables: Tables, keep: int) -> list[str]:
         predicate = f"forecast_version IN ({', '.join(repr(safe(version)) for version in old)})"
         tables.delete(FORECASTS, predicate)
         tables.delete(SERIES_STATUS, predicate)
-        if tables.exists(BACKTESTS):
-            tables.delete(BACKTESTS, predicate)
+        for table in (BACKTESTS, FORECAST_TOTALS):
+            if tables.exists(table):
+                tables.delete(table, predicate)
         log.info("deleted %d old forecast versions", len(old))
     return old
 

@@ -28,7 +28,7 @@ from pipelines.contracts.tables import (
     TRAINING,
 )
 from pipelines.errors import MissingDataError, PublishingError
-from pipelines.forecasting import frames, publishing, releasing, trained
+from pipelines.forecasting import coherence, frames, publishing, releasing, trained
 from pipelines.forecasting.backtests import backtest_rows
 from pipelines.forecasting.category import category_profiles
 from pipelines.forecasting.censoring import Censoring
@@ -164,6 +164,7 @@ def _train(spark: SparkSession, settings: Settings, tables: Tables, job: _Job) -
     except PublishingError:
         publishing.discard(tables, job.version)
         raise
+    coherence.write_totals(spark, tables, job.version, job.now)
     evidence = Evidence.of(summary.metrics())
     registry = None if run is None else run.registry
     decision = releasing.judge(tables, settings.promotion, job.version, job.as_of, evidence, registry)
