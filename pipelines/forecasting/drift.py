@@ -114,8 +114,7 @@ class Drift:
 def tracking_signal(error: Floats, smoothing: float) -> Floats:
     """(n,) Trigg's (1964, "Monitoring a forecasting system") smoothed error over smoothed absolute error, -1 to 1.
 
-    Both averages start at zero, so that the start cancels; days that are NaN are left out. Independent errors
-    have a standard deviation of about √(π/2 · α/(2-α)), 0.29 for α = 0.1: 0.6 is crossed by one series in 25.
+    Both averages start at zero, so that the start cancels; days that are NaN are left out.
 
     Args:
         error: (n, W) the newest last.
@@ -125,12 +124,20 @@ def tracking_signal(error: Floats, smoothing: float) -> Floats:
         NaN with fewer than `FEWEST_DAYS` days or errors that are all zero.
     """
     known = np.isfinite(error)
-    # The newest known day of each series has weight 1, whichever day that is.
-    age = known[:, ::-1].cumsum(axis=1)[:, ::-1] - 1
-    weight = np.where(known, (1 - smoothing) ** age, 0.0)
-    values = np.where(known, error, 0.0)
+    weight, values = _weights(known, smoothing), np.where(known, error, 0.0)
     signal = ratio((weight * values).sum(axis=1), (weight * np.abs(values)).sum(axis=1))
     return np.where(known.sum(axis=1) >= FEWEST_DAYS, signal, np.nan)
+
+
+def signal_limits(error: Floats, smoothing: float, limit: float) -> Floats:
+    """(n,) the limit of |tracking signal| that is as hard to cross as `limit` is after many days.
+
+    Independent normal errors give the signal a variance of about π/2 · Σw²/(Σw)² with the days' weights w, of which
+    the second factor tends to α/(2-α): after many days and for α = 0.1 a limit of 0.6 is two standard deviations,
+    after ten days they are 0.86. Above 1 there is no signal yet.
+    """
+    weight = _weights(np.isfinite(error), smoothing)
+    return limit * np.sqrt(ratio((weight**2).sum(axis=1), weight.sum(axis=1) ** 2) * (2 - smoothing) / smoothing)
 
 
 def level_change(weeks: Floats) -> Floats:
@@ -180,7 +187,10 @@ def measure(
     """
     names, code = np.unique(np.array([*window_category, *weeks_category], object), return_inverse=True)
     scored, demanded = code[: len(window_category)], code[len(window_category) :]
-    signal = tracking_signal(window.error, settings.smoothing)
+    # How far each series' signal is beyond its own limit: above 1 it signals.
+    signal = np.abs(tracking_signal(window.error, settings.smoothing)) / signal_limits(
+        window.error, settings.smoothing, settings.tracking_signal_limit
+    )
     whole = _scope(ALL, window, signal, weeks, settings)
     parts = []
     for number, name in enumerate(names):
@@ -200,9 +210,7 @@ def _scope(name: str, window: Window, signal: Floats, weeks: Floats, settings: D
         "bias": _quotient(float(error.sum()), units),
         "coverage": _quotient(float(np.where(known, window.covered, 0.0).sum()), days),
         "tracking_signal": float(tracking_signal(daily, settings.smoothing)[0]),
-        "signalling_share": _quotient(
-            float((np.abs(signalled) > settings.tracking_signal_limit).sum()), len(signalled)
-        ),
+        "signalling_share": _quotient(float((signalled > 1).sum()), len(signalled)),
         "level_change": float(level_change(weeks.sum(axis=0, keepdims=True))[0]) if len(weeks) else float("nan"),
         "stability_index": stability_index(weeks[:, :4].mean(axis=1), weeks[:, -4:].mean(axis=1)),
     }
@@ -230,6 +238,12 @@ def _warning(found: dict[str, float], noise: dict[str, float], settings: DriftSe
     if found["stability_index"] > settings.stability_index_limit:
         told.append(f"the series' levels have shifted (stability index {found['stability_index']:.2f})")
     return "; ".join(told) or None
+
+
+def _weights(known: npt.NDArray[np.bool_], smoothing: float) -> Floats:
+    """(n, W) weights of exponential smoothing: 1 for each row's newest known day, 0 where it is not known."""
+    age = known[:, ::-1].cumsum(axis=1)[:, ::-1] - 1
+    return np.where(known, (1 - smoothing) ** age, 0.0)
 
 
 def _quotient(numerator: float, denominator: float) -> float:

@@ -62,7 +62,7 @@ def fans(sample: list[dict[str, Any]], as_of: str) -> Figure:
     Args:
         sample: rows of `TRAINED_SERIES` as dictionaries.
     """
-    figure = new_figure(13, 3.0 * max(len(sample), 1))
+    figure = new_figure(13, 3.0 * max(len(sample), 1), gap=0.25)
     axes = figure.subplots(max(len(sample), 1), 1, squeeze=False)[:, 0]
     for axis, row in zip(axes, sample, strict=False):
         tested = row["backtest_yhat"] or []
@@ -95,7 +95,7 @@ def coverage_by_category(status: pd.DataFrame) -> Figure:
     """
     sums = status.groupby("category")[["covered", "days", "error", "actual"]].sum()
     sums = sums[sums["days"] > 0].nlargest(40, "actual").iloc[::-1]
-    figure = new_figure(11, 1.5 + 0.32 * max(len(sums), 3))
+    figure = new_figure(11, 1.5 + 0.32 * max(len(sums), 3), left=1.5)
     left, right = figure.subplots(1, 2, sharey=True)
     bars = left.barh(sums.index, sums["covered"] / sums["days"], color=BLUE)
     left.bar_label(bars, fmt="{:.0%}", padding=-28, color="white")
@@ -124,7 +124,7 @@ def published_forecasts(window: Window) -> Figure | None:
         np.where(mask, values[:, columns], 0.0).sum(axis=0)
         for values in (window.actual, window.yhat, np.abs(window.error), window.covered)
     )
-    figure = new_figure(12, 6.4)
+    figure = new_figure(12, 6.4, gap=0.12)
     top, middle, bottom = figure.subplots(3, 1, sharex=True, height_ratios=(1.6, 1, 1))
     top.plot(days, units, "o-", color="black", markersize=3, linewidth=0.9, label="demand")
     top.plot(days, forecast, color=BLUE, linewidth=1.6, label="published forecast")
@@ -149,9 +149,20 @@ def by_date(axis: Axes) -> None:
     axis.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure in the house's style; sizes in inches."""
-    return _StyledFigure(figsize=(width, height), layout="constrained", dpi=110)
+def new_figure(width: float, height: float, left: float = 0.85, bottom: float = 0.5, gap: float = 0.5) -> Figure:
+    """An empty figure in the house's style; sizes in inches.
+
+    Margins are given, not found: finding them takes longer than drawing.
+
+    Args:
+        left, bottom: of the outermost axes.
+        gap: between rows of axes, as a share of their height.
+    """
+    figure = _StyledFigure(figsize=(width, height), dpi=110)
+    figure.subplots_adjust(
+        left=left / width, right=1 - 0.2 / width, bottom=bottom / height, top=1 - 0.35 / height, hspace=gap, wspace=0.14
+    )
+    return figure
 
 
 class _StyledFigure(Figure):

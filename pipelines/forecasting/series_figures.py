@@ -91,7 +91,7 @@ def error_figure(row: Mapping[str, Any], as_of: date) -> Figure | None:
 def components_figure(found: Components, as_of: date, title_: str) -> Figure:
     """Trend, then each seasonality over one of its periods, as Prophet draws them."""
     panels = ["trend", *found.parts]
-    figure = new_figure(12, 2.1 * len(panels) + 0.4)
+    figure = new_figure(12, 2.1 * len(panels) + 0.4, gap=0.28)
     axes = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
     axes[0].plot(found.dates, found.trend, color=BLUE)
     _mark(axes[0], as_of)
@@ -102,7 +102,7 @@ def components_figure(found: Components, as_of: date, title_: str) -> Figure:
         _part(axis, found.dates, values, name)
         axis.axhline(0, color=GREY, linewidth=0.8)
         if name in found.multiplicative:
-            axis.yaxis.set_major_formatter(PercentFormatter(1.0))
+            axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         axis.set_ylabel(f"{name}, {'share of trend' if name in found.multiplicative else 'units a day'}")
     return figure
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -68,12 +69,18 @@ def summarise(status: pd.DataFrame) -> Summary:
     )
 
 
-def sample_keys(status: pd.DataFrame, count: int = 4) -> list[tuple[str, str]]:
-    """A sample of series that shows the range: the best, the median, the worst by WAPE, and a fallback."""
+def sample_keys(
+    status: pd.DataFrame, count: int = 4, places: Sequence[float] = (0.0, 0.5, 1.0, 0.25, 0.75)
+) -> list[tuple[str, str]]:
+    """A sample of series that shows the range: by default the best, the median, the worst by WAPE, and a fallback.
+
+    Args:
+        places: ranks by WAPE, 0 to 1, the first ones taken where `count` is smaller.
+    """
     scored = status.dropna(subset=["WAPE"]).sort_values(["WAPE", "location_id", "sku"])
     fallback = status[status["status"] == FALLBACK].sort_values(["location_id", "sku"])
-    places = [0.0, 0.5, 1.0, 0.25, 0.75][: count - (1 if len(fallback) else 0)]
-    rows = [scored.iloc[round(place * (len(scored) - 1))] for place in places if len(scored)]
+    chosen = places[: max(count - (1 if len(fallback) else 0), 0)]
+    rows = [scored.iloc[round(place * (len(scored) - 1))] for place in chosen if len(scored)]
     rows += [row for _, row in fallback.head(count - len(rows)).iterrows()]
     keys = [(str(row["location_id"]), str(row["sku"])) for row in rows]
     return list(dict.fromkeys(keys))

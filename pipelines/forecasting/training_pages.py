@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -91,7 +92,8 @@ def _chosen(status: pd.DataFrame, settings: TrackingSettings) -> dict[Key, str]:
         key: f"worst {place}: error beyond what its counts explain"
         for place, key in enumerate(worst_keys(status, settings.worst_series), 1)
     }
-    for key in sample_keys(status, settings.sample_series):
+    middle = np.linspace(0, 1, settings.sample_series + 2)[1:-1]
+    for key in sample_keys(status, settings.sample_series, middle[np.argsort(np.abs(middle - 0.5))].tolist()):
         pages.setdefault(key, "sample")
     return pages
 

@@ -130,8 +130,8 @@ class MlflowSettings(_Section):
 class TrackingSettings(_Section):
     """What a training's MLflow page shows beside its sums: a nested run with figures for a few series."""
 
-    worst_series: int = Field(5, ge=0, le=100, description="nested runs of the series with the largest errors")
-    sample_series: int = Field(3, ge=0, le=100, description="nested runs of a sample: median, best, a fallback")
+    worst_series: int = Field(3, ge=0, le=100, description="nested runs of the series with the largest errors")
+    sample_series: int = Field(2, ge=0, le=100, description="nested runs of a sample from the middle, with a fallback")
 
 
 class PromotionSettings(_Section):
