@@ -97,7 +97,7 @@ def cell_moments(forecasts: DataFrame, products: DataFrame, locations: DataFrame
     common = F.when(F.col("grain") == "day", F.col("deviation")).otherwise(share * F.col("day_deviation"))
     joined = rows.join(days, on=["location_id", "sku", "date"], how="left").withColumn("c", common)
     return (
-        _placed(joined, products, locations)
+        placed(joined, products, locations)
         .groupBy("grain", "target_time", *CELL)
         .agg(
             F.count("*").alias("series"),
@@ -131,7 +131,7 @@ def cell_errors(backtests: DataFrame, products: DataFrame, locations: DataFrame)
     )
     known = days.where(F.col("e").isNotNull() & ~F.isnan("e"))
     return (
-        _placed(known, products, locations)
+        placed(known, products, locations)
         .groupBy("date", *CELL)
         .agg(
             F.sum("e").alias("errors"),
@@ -142,7 +142,9 @@ def cell_errors(backtests: DataFrame, products: DataFrame, locations: DataFrame)
     )
 
 
-def _placed(rows: DataFrame, products: DataFrame, locations: DataFrame) -> DataFrame:
+def placed(rows: DataFrame, products: DataFrame, locations: DataFrame) -> DataFrame:
+    """The rows with the region of their location and the category of their product."""
+
     def known(column: str) -> Column:
         return F.coalesce(column, F.lit(UNKNOWN)).alias(column)
 

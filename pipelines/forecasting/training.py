@@ -28,7 +28,7 @@ from pipelines.contracts.tables import (
     TRAINING,
 )
 from pipelines.errors import MissingDataError, PublishingError
-from pipelines.forecasting import coherence, frames, publishing, releasing, trained
+from pipelines.forecasting import coherence, frames, publishing, reconciliation, releasing, trained
 from pipelines.forecasting.backtests import backtest_rows
 from pipelines.forecasting.category import category_profiles
 from pipelines.forecasting.censoring import Censoring
@@ -153,7 +153,7 @@ def _train(spark: SparkSession, settings: Settings, tables: Tables, job: _Job) -
     model_version = _track(settings, tables, job, page)
     run = job.run if model_version is not None else None
     training_run = None if run is None else run.run_id
-    rows = frames.forecast_rows(results, job.as_of, job.version, job.now)
+    rows = _coherent(frames.forecast_rows(results, job.as_of, job.version, job.now), results, job, forecast)
     stored = publishing.write_version(
         spark, tables, rows, publishing.status_rows(status, job.version, job.as_of, training_run), job.version
     )
@@ -178,6 +178,17 @@ def _train(spark: SparkSession, settings: Settings, tables: Tables, job: _Job) -
         opened = job.run
         _attempt("close the run", lambda: opened.finish(succeeded=False))
     return TrainingReport(job.version, job.as_of, summary, training_run, model_version, champion, decision, drift)
+
+
+def _coherent(rows: DataFrame, results: DataFrame, job: _Job, forecast: ForecastSettings) -> DataFrame:
+    """The rows as `forecast.reconciliation` wants them; bottom-up, totals follow the series as they are."""
+    if forecast.reconciliation == reconciliation.BOTTOM_UP:
+        return rows
+    inputs, engine = job.inputs, create(forecast.engine, EngineOptions(forecast))
+    daily = inputs.daily.where(F.col("date") <= F.lit(job.as_of))
+    backtests = backtest_rows(results, job.as_of, job.version)
+    places = (inputs.products, inputs.locations)
+    return reconciliation.reconciled_rows(rows, backtests, daily, places, engine, job.as_of)
 
 
 # Reading -----------------------------------------------------------------------------------------------

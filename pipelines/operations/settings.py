@@ -76,6 +76,11 @@ class ForecastSettings(_Section):
     censoring_floor: float = Field(
         0.05, ge=0, le=1, description="impute: a day of whose demand less than this share met stock is unknown"
     )
+    reconciliation: str = Field(
+        "bottom_up",
+        pattern="^(bottom_up|mint_shrink)$",
+        description="totals are sums of series, or series are scaled by MinT of series' sums and forecast totals",
+    )
     seasonality_mode: str = Field("multiplicative", pattern="^(additive|multiplicative)$")
     growth: str = Field("linear", pattern="^(linear|flat|logistic)$", description="trend of the Prophet models")
     capacity_factor: float = Field(1.5, gt=1, description="logistic growth: capacity over the largest demand seen")

@@ -20,7 +20,9 @@ from pipelines.contracts.tables import (
 )
 from pipelines.forecasting.coherence import PRIOR_CORRELATION, correlations, write_totals
 from pipelines.forecasting.distributions import demand_quantiles
+from pipelines.forecasting.engines import EngineOptions, create
 from pipelines.forecasting.hourly import hourly_forecast
+from pipelines.forecasting.reconciliation import reconciled_rows
 from pipelines.io.delta import Tables
 from pipelines.operations.settings import load_settings
 
@@ -119,6 +121,54 @@ def test_the_common_factor_is_found_in_the_backtest(version):
     found = totals.groupby("scope_kind")["correlation"].first()
     assert 0.3 < found["global"] < 0.9
     assert totals["forecast_version"].unique() == [VERSION]
+
+
+def test_reconciled_series_agree_with_totals_that_know_better(spark, version):
+    # given series whose forecasts are half of what is sold, and totals by seasonal naive, which are right
+    rows, _ = version
+    daily = pd.DataFrame(
+        [
+            (store, sku, date(2024, 3, 29) - timedelta(days=back), 20.0 + back % 7)
+            for store in STORES
+            for sku in SKUS
+            for back in range(120)
+        ],
+        columns=["location_id", "sku", "date", "demand"],
+    )
+    half = rows.assign(**dict.fromkeys(("yhat", *QUANTILE_COLUMNS), 1.0))
+    half.loc[half["grain"] == "day", ["yhat", *QUANTILE_COLUMNS]] = 11.5
+    rng = np.random.default_rng(1)
+    backtests = [
+        {
+            **{"location_id": store, "sku": sku, "forecast_version": VERSION, "first_day": date(2024, 3, 2)},
+            **{"actual": rng.normal(23, 3, 28), "yhat": np.full(28, 11.5), "low": np.zeros(28), "high": np.ones(28)},
+        }
+        for store in STORES
+        for sku in SKUS
+    ]
+    tested = pa.Table.from_pylist(backtests, schema=BACKTESTS.schema)
+    places = (
+        spark.createDataFrame([*SKUS.items()], "sku string, category string"),
+        spark.createDataFrame([*STORES.items()], "location_id string, region string"),
+    )
+    # when
+    found = reconciled_rows(
+        spark.createDataFrame(half),
+        spark.createDataFrame(tested.to_pandas().drop(columns=["model"])),
+        spark.createDataFrame(daily),
+        places,
+        create("seasonal_naive", EngineOptions()),
+        date(2024, 3, 29),
+    ).toPandas()
+    # then days are what is sold, and hours and quantiles have gone with their day
+    days = found[found["grain"] == "day"]
+    assert len(found) == len(half)
+    assert days["yhat"].mean() == pytest.approx(23, rel=0.25)
+    np.testing.assert_allclose(days["q50"], days["yhat"])
+    factor = days.assign(date=days["target_time"].dt.date).set_index(["location_id", "sku", "date"])["yhat"] / 11.5
+    hours = found[found["grain"] == "hour"]
+    keys = pd.MultiIndex.from_arrays([hours["location_id"], hours["sku"], hours["target_time"].dt.date])
+    np.testing.assert_allclose(hours["yhat"], factor.loc[keys])
 
 
 class TestCorrelations:
