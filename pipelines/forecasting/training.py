@@ -42,7 +42,7 @@ from pipelines.forecasting.selection import FAILED, OK, Engines, Task
 from pipelines.forecasting.summary import Summary, summarise
 from pipelines.forecasting.tracking import Tracking, start_run
 from pipelines.forecasting.trained import TRAINED_SERIES, Plan
-from pipelines.forecasting.training_pages import Trained, log_training
+from pipelines.forecasting.training_pages import Trained, illustrate, record
 from pipelines.io import published
 from pipelines.io.delta import Tables, spark_schema
 from pipelines.io.ownership import ownership
@@ -150,7 +150,7 @@ def _train(spark: SparkSession, settings: Settings, tables: Tables, job: _Job) -
     summary = summarise(status.to_pandas())
     drift = _watch(settings, tables, job, status.to_pandas())
     page = Trained(job.version, job.as_of, forecast.horizon_days, summary, status.to_pandas(), drift)
-    model_version = _track(settings, tables, job, page)
+    model_version = _track(tables, job, page)
     run = job.run if model_version is not None else None
     training_run = None if run is None else run.run_id
     rows = _coherent(frames.forecast_rows(results, job.as_of, job.version, job.now), results, job, forecast)
@@ -174,6 +174,8 @@ def _train(spark: SparkSession, settings: Settings, tables: Tables, job: _Job) -
     champion = False
     if run is not None and model_version is not None:
         champion = bool(_attempt("promote the model", lambda: _promote(run, model_version, decision, job)))
+        _attempt("show the training", lambda: illustrate(run, tables, page, settings.tracking))
+        _attempt("close the run", lambda: run.finish(succeeded=True))
     elif job.run is not None:
         opened = job.run
         _attempt("close the run", lambda: opened.finish(succeeded=False))
@@ -390,12 +392,12 @@ def _watch(settings: Settings, tables: Tables, job: _Job, status: pd.DataFrame) 
         return None
 
 
-def _track(settings: Settings, tables: Tables, job: _Job, page: Trained) -> str | None:
+def _track(tables: Tables, job: _Job, page: Trained) -> str | None:
     """Log results and register the model; its version, None where there is no run or MLflow failed."""
     run = job.run
     if run is None:
         return None
-    return _attempt("log the training", lambda: log_training(run, tables, page, settings.tracking))
+    return _attempt("log the training", lambda: record(run, tables, page))
 
 
 def _promote(run: Tracking, model_version: str, decision: Decision, job: _Job) -> bool:
@@ -405,7 +407,6 @@ def _promote(run: Tracking, model_version: str, decision: Decision, job: _Job) -
     run.registry.tag(model_version, {**decision.tags(), COMPLETE: "yes"})
     if champion:
         run.registry.make_champion(model_version, job.now)
-    run.finish(succeeded=True)
     return champion
 
 

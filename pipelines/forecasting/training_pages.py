@@ -44,41 +44,38 @@ class Trained:
     drift: DriftReport | None = None
 
 
-def log_training(run: Tracking, tables: Tables, trained: Trained, settings: TrackingSettings) -> str:
-    """Log all of a training and register its model; returns the model's version. May raise whatever MLflow raises."""
+def record(run: Tracking, tables: Tables, trained: Trained) -> str:
+    """Log what a training used and gave, and register its model; returns the model's version.
+
+    May raise whatever MLflow raises.
+    """
     run.log_data([("training", Delta.of(tables, DAILY_DEMAND))])
-    pages = _chosen(trained.status, settings)
-    run.log_results(
-        trained.summary.metrics(),
-        {
-            "forecast_version": trained.version,
-            "as_of": trained.as_of.isoformat(),
-            "published": "no",
-            "mlflow.note.content": _note(trained, pages),
-        },
-        {
-            "wape_by_series": figures.wape_distribution(trained.status),
-            "coverage_and_bias_by_category": figures.coverage_by_category(trained.status),
-            "forecasts_of_a_sample": figures.fans(
-                _rows(tables, sample_keys(trained.status)), trained.as_of.isoformat()
-            ),
-        },
-    )
-    run.client.log_table(run.run_id, _listed(trained.status), "worst_series.json")
+    metrics = trained.summary.metrics()
+    tags = {"forecast_version": trained.version, "as_of": trained.as_of.isoformat(), "published": "no"}
     if trained.drift is not None:
-        _log_drift(run, trained.drift)
-    if pages:
-        _log_pages(run, tables, trained, pages)
+        metrics |= trained.drift.metrics()
+        tags["drift"] = "; ".join(trained.drift.warnings)[:5000] or "no limit crossed"
+    run.log_results(metrics, tags, {})
     return run.register(tables, trained.as_of.isoformat(), trained.horizon, trained.version)
 
 
-def _log_drift(run: Tracking, drift: DriftReport) -> None:
-    figure = figures.published_forecasts(drift.window)
-    run.log_results(
-        drift.metrics(),
-        {"drift": "; ".join(drift.warnings)[:5000] or "no limit crossed"},
-        {} if figure is None else {"published_forecasts_against_demand": figure},
-    )
+def illustrate(run: Tracking, tables: Tables, trained: Trained, settings: TrackingSettings) -> None:
+    """Make the run's page worth opening: a note, figures, the table of the worst series, nested runs for a few.
+
+    May raise whatever MLflow raises.
+    """
+    pages = _chosen(trained.status, settings)
+    shown = {
+        "wape_by_series": figures.wape_distribution(trained.status),
+        "coverage_and_bias_by_category": figures.coverage_by_category(trained.status),
+        "forecasts_of_a_sample": figures.fans(_rows(tables, sample_keys(trained.status)), trained.as_of.isoformat()),
+    }
+    if trained.drift is not None and (fared := figures.published_forecasts(trained.drift.window)) is not None:
+        shown["published_forecasts_against_demand"] = fared
+    run.log_results({}, {"mlflow.note.content": _note(trained, pages)}, shown)
+    run.client.log_table(run.run_id, _listed(trained.status), "worst_series.json")
+    if pages:
+        _log_pages(run, tables, trained, pages)
 
 
 def _listed(status: pd.DataFrame) -> pd.DataFrame:
