@@ -22,13 +22,14 @@ from pipelines.forecasting.censoring import (
 from pipelines.forecasting.engines import EngineOptions, create
 from pipelines.forecasting.hourly import IntradayProfiles
 from pipelines.forecasting.series import from_matrix
-from tests.censored_chain import CensoredChain, simulate
+from pipelines.simulation.recording import Recording
+from tests.censored_chain import profiles, simulate
 
 END = date(2024, 3, 10)
 
 
 @pytest.fixture(scope="module")
-def chain() -> CensoredChain:
+def chain() -> Recording:
     return simulate(safety=-1.5)
 
 
@@ -40,9 +41,9 @@ def sold(chain):
     exposure = exposure_from_hours(
         batch,
         rows,
-        hours + chain.start_hour,
+        hours + chain.world.plan.start_hour,
         1 - chain.in_stock[hours, rows],
-        chain.profiles(batch),
+        profiles(chain),
         batch.exposure,
     )
     return replace(batch, exposure=exposure)
