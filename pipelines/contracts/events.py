@@ -56,7 +56,9 @@ MOVEMENT_KINDS = _choices("receipt adjustment transfer_in transfer_out write_off
 SHIPMENT_STATUSES = _choices(
     "created picked_up departed arrived customs out_for_delivery delivered exception cancelled"
 )
-ORDER_STATUSES = _choices("approved rejected acknowledged shipped received cancelled")
+ORDER_STATUSES = _choices("proposed expired approved rejected sent acknowledged shipped received cancelled")
+SUPPLIER_STATUSES = _choices("acknowledged shipped received cancelled")
+"""The order statuses that a supplier may report."""
 
 SIGNS: dict[str, int] = {
     "sale": -1,
@@ -129,6 +131,8 @@ EVENT_TYPES: dict[str, EventType] = {
                 Field("eta", FieldType.TIME, required=False),
                 Field("actor", FieldType.TEXT, required=False),
                 Field("reason", FieldType.TEXT, required=False),
+                Field("location_id", FieldType.IDENTIFIER, required=False),
+                Field("sku", FieldType.IDENTIFIER, required=False),
             ),
             ("order_id",),
         ),

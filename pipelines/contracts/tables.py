@@ -115,12 +115,12 @@ ORDER_STATUS = Table(
         status=pa.string(),
         quantity=pa.int64(),
         eta=TIME,
-        actor=pa.string(),
-        reason=pa.string(),
+        **_text("actor reason location_id sku"),
         **_RECORDED,
     ),
     INGEST,
 )
+"""`location_id` and `sku` only where a person ordered by hand."""
 
 QUARANTINE = Table(
     "silver/quarantine",
@@ -374,6 +374,11 @@ OPEN_ORDERS = pa.list_(
             pa.field("received", pa.int64()),
             pa.field("expected_receipt", TIME),
             pa.field("reported_received", TIME),
+            pa.field("state", pa.string()),
+            pa.field("released", pa.bool_()),
+            pa.field("quantity", pa.int64()),
+            pa.field("quantity_time", TIME),
+            pa.field("promised_time", TIME),
         ]
     )
 )
@@ -439,7 +444,11 @@ ORDER_OUTBOX = Table(
     ),
     RESTOCK,
 )
-"""Decided orders, append-only; `payload` is the message, byte for byte; `ledger_sequence` its trigger's place."""
+"""Released orders, append-only; `payload` is the message, byte for byte; `ledger_sequence` the place of the event
+that released it: what triggered it, or its approval."""
+
+ORDER_PROPOSALS = Table("gold/order_proposals", ORDER_OUTBOX.schema, RESTOCK)
+"""Decided orders that a person must approve, append-only: they enter the outbox when that has happened."""
 
 ORDERS = Table(
     "gold/orders",
@@ -452,6 +461,41 @@ ORDERS = Table(
     ),
     RESTOCK,
 )
+
+ORDER_AUDIT = Table(
+    "gold/order_audit",
+    _schema(
+        sequence=pa.int64(),
+        recorded_at=TIME,
+        **_text("actor action order_id"),
+        before=pa.string(),
+        after=pa.string(),
+        **_text("reason idempotency_key request_hash"),
+        response_status=pa.int32(),
+        **_text("response event_id event"),
+    ),
+    "order_api",
+)
+"""Every decision that the order API took, append-only: who, what, the order before and after (JSON), why, the key
+that makes it unique, the answer given, and the `restock.order_status` event that carries it (its bytes)."""
+
+SUPPLIER_CALLS = Table(
+    "gold/supplier_calls",
+    _schema(
+        order_id=pa.string(),
+        outcome=pa.string(),
+        status_code=pa.int32(),
+        answer=pa.string(),
+        reason=pa.string(),
+        attempts=pa.int32(),
+        quantity=pa.int64(),
+        eta=TIME,
+        answered_at=TIME,
+    ),
+    "send_orders",
+)
+"""How each order fared at the supplier's API, append-only, the newest row of an order stands: acknowledged, sent,
+parked (with the reason), withdrawn (called off before it was sent) or retry (a parked one to be sent again)."""
 
 POLICY_ACTIVATIONS = Table(
     "gold/policy_activations",
@@ -486,6 +530,9 @@ ALL_TABLES: tuple[Table, ...] = (
     INVENTORY_POLICIES,
     INVENTORY_POSITIONS,
     ORDER_OUTBOX,
+    ORDER_PROPOSALS,
     ORDERS,
+    ORDER_AUDIT,
+    SUPPLIER_CALLS,
     POLICY_ACTIVATIONS,
 )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from pipelines.errors import UsageError
 
@@ -21,6 +21,15 @@ ENV_PREFIX = "STOCKCAST__"
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _is_secret(path: Sequence[str]) -> bool:
+    """Whether a key's value is a secret: it is then neither parsed nor shown."""
+    if len(path) != 2 or path[0] not in Settings.model_fields:
+        return False
+    section = Settings.model_fields[path[0]].annotation
+    field = getattr(section, "model_fields", {}).get(path[1])
+    return field is not None and "SecretStr" in str(field.annotation)
 
 
 class KafkaSettings(_Section):
@@ -116,6 +125,48 @@ class RestockSettings(_Section):
     recent_changes: int = Field(64, ge=0, description="changes remembered per series for late counts")
 
 
+class OrdersSettings(_Section):
+    """Which orders a person must approve, and for how long they wait."""
+
+    approval_value: float | None = Field(
+        None, ge=0, description="orders worth more (units times unit cost) wait for approval; null: none does"
+    )
+    expiry_hours: float = Field(48.0, gt=0, description="a proposal that nobody decided on expires after so long")
+
+
+class ApiSettings(_Section):
+    """The order API. Without any token everybody who reaches it may decide, so it is then bound to loopback only."""
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8321, ge=0, le=65535, description="0: any that is free")
+    read_token: SecretStr | None = Field(None, description="may look; from the environment or a 0600 file")
+    approve_token: SecretStr | None = Field(None, description="may look and decide; likewise")
+    tokens_file: str | None = Field(None, description="0600, a line each: read|approve NAME TOKEN")
+    webhook_secret: SecretStr | None = Field(
+        None, description="Standard Webhooks secret (whsec_...) of suppliers' status reports; null: none are taken"
+    )
+    webhook_secret_file: str | None = Field(None, description="0600, holds the secret")
+    largest_body_bytes: int = Field(65_536, ge=1024)
+
+
+class SupplierApiSettings(_Section):
+    """Where orders are sent by HTTP. No URL: they leave on `restock.orders` only."""
+
+    url: str | None = Field(None, description="each order is POSTed here; never taken from data")
+    secret: SecretStr | None = Field(
+        None, description="Standard Webhooks secret (whsec_...) that orders are signed with"
+    )
+    secret_file: str | None = Field(None, description="0600, holds the secret")
+    timeout_seconds: float = Field(10.0, gt=0)
+    concurrency: int = Field(8, ge=1, le=64, description="orders in flight at a time")
+    first_pause_seconds: float = Field(0.5, gt=0, description="before the first repetition; doubles from then on")
+    largest_pause_seconds: float = Field(60.0, gt=0)
+    retry_seconds: float = Field(300.0, gt=0, description="then an order goes to the back of the queue, with an alert")
+    allowed_private_hosts: tuple[str, ...] = Field(
+        (), description="host names that may lie at private or loopback addresses"
+    )
+
+
 class TotalsSettings(_Section):
     """Live totals per region and for the whole chain."""
 
@@ -177,6 +228,9 @@ class Settings(_Section):
     forecast: ForecastSettings = ForecastSettings()
     planning: PlanningSettings = PlanningSettings()
     restock: RestockSettings = RestockSettings()
+    orders: OrdersSettings = OrdersSettings()
+    api: ApiSettings = ApiSettings()
+    supplier_api: SupplierApiSettings = SupplierApiSettings()
     totals: TotalsSettings = TotalsSettings()
     mlflow: MlflowSettings = MlflowSettings()
     tracking: TrackingSettings = TrackingSettings()
@@ -241,18 +295,30 @@ def _layers(
         if not configs and (folder / "local.yaml").is_file():
             files.append(folder / "local.yaml")
     for path in [*files, *map(Path, configs)]:
-        yield str(path), _read_yaml(path)
+        layer = _read_yaml(path)
+        _refuse_open_secrets(path, layer)
+        yield str(path), layer
     if home := environment.get("STOCKCAST_HOME"):
         yield "environment variable STOCKCAST_HOME", {"home": home}
     for name, value in sorted(environment.items()):
         if name.startswith(ENV_PREFIX):
             keys = name.removeprefix(ENV_PREFIX).lower().split("__")
-            yield f"environment variable {name}", _nested(keys, _parse(value, name))
+            yield f"environment variable {name}", _nested(keys, value if _is_secret(keys) else _parse(value, name))
     for item in overrides:
         key, separator, value = item.partition("=")
         if not separator or not key:
             raise UsageError(f"--set {item}: expected section.key=value")
+        if _is_secret(key.split(".")):
+            variable = ENV_PREFIX + key.upper().replace(".", "__")
+            raise UsageError(f"--set {key}: a command line is no place for a secret; use {variable} or {key}_file")
         yield f"--set {item}", _nested(key.split("."), _parse(value, f"--set {item}"))
+
+
+def _refuse_open_secrets(path: Path, layer: Mapping[str, Any]) -> None:
+    for section, keys in layer.items():
+        for key, value in keys.items() if isinstance(keys, dict) else ():
+            if value is not None and _is_secret((str(section), str(key))) and path.stat().st_mode & 0o077:
+                raise UsageError(f"{path}: others can read it, and it holds {section}.{key}; chmod 600 {path}")
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -308,7 +374,8 @@ def _explain(error: ValidationError, sources: Mapping[tuple[str, ...], str]) -> 
             known = ", ".join(_known_keys(path[:-1]))
             yield f"{source}: unknown key {key}; expected one of: {known}"
         else:
-            yield f"{source}: {key}: {problem['msg']}, found {problem['input']!r}"
+            found = "what is not shown" if _is_secret(path) else repr(problem["input"])
+            yield f"{source}: {key}: {problem['msg']}, found {found}"
 
 
 def _known_keys(path: Sequence[str]) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from pipelines.contracts.tables import FLAG_COLUMNS, ORDER_COLUMNS
-from pipelines.ingestion.times import format_time
+from pipelines.ingestion.times import format_time, parse_time
 from pipelines.inventory.explanation import explain_order
 from pipelines.inventory.policies import NO_DEMAND
 from pipelines.inventory.quantity import order_quantity
@@ -47,6 +47,7 @@ class LivePolicy:
     in_force_from: int
     cumulative_mean: Sequence[float]
     cumulative_std: Sequence[float]
+    unit_cost: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,11 @@ def decide_flag(
 def next_receipt(position: Position, policy: LivePolicy, now: int) -> int:
     """When the shelf can be filled next: the earliest open order not overdue, else an order placed now."""
     possible = now + round(policy.lead_time_days * DAY)
-    due = [order.expected_receipt for order in position.open_orders.values() if order.expected_receipt > now]
+    due = [
+        order.expected_receipt
+        for order in position.open_orders.values()
+        if order.expected_receipt > now and order.released
+    ]
     return min((*due, possible))
 
 
@@ -159,6 +164,14 @@ def encode_order(order: Record) -> bytes:
 def encode_flag(flag: Record) -> bytes:
     """The message on `stockout.flags`."""
     return _encode(flag, FLAG_COLUMNS)
+
+
+def decode_order(payload: str) -> Record:
+    """The order that `encode_order` wrote."""
+    order: Record = orjson.loads(payload)
+    for name in ("expected_receipt", "created_at"):
+        order[name] = parse_time(order[name])
+    return order
 
 
 _TIMES = frozenset({"expected_receipt", "created_at", "event_time", "flagged_at", "projected_stockout_at"})

@@ -21,10 +21,12 @@ import pyarrow.compute as pc
 from pipelines.contracts.tables import (
     INVENTORY_POSITIONS,
     ORDER_OUTBOX,
+    ORDER_PROPOSALS,
     ORDER_STATUS,
     POLICY_ACTIVATIONS,
     STOCK_MOVEMENTS,
     TIME,
+    Table,
 )
 from pipelines.ingestion.ingestor import TakenIn, last_sequence
 from pipelines.ingestion.times import as_datetime, as_microseconds
@@ -35,9 +37,10 @@ from pipelines.operations.settings import RestockSettings
 from pipelines.restocking import snapshots
 from pipelines.restocking.decisions import Record, encode_flag, encode_order
 from pipelines.restocking.fold import Fold, Outcome, counts_without_history
-from pipelines.restocking.orders import OrderChange
+from pipelines.restocking.orders import APPROVED, PROPOSED, OrderChange
 from pipelines.restocking.policy_book import PolicyBook, SeriesKey
 from pipelines.restocking.positions import Change
+from pipelines.restocking.proposals import Approval
 
 log = logging.getLogger("stockcast.restocking")
 
@@ -46,6 +49,57 @@ SNAPSHOT_SHARE = 0.1
 """At most this share of the time goes into saving positions."""
 
 SendFlags = Callable[[Iterable[tuple[str, bytes]]], None]
+
+
+class _Decided:
+    """An append-only table of decided orders, and what it holds beyond the saved positions."""
+
+    def __init__(self, tables: Tables, table: Table) -> None:
+        self._tables = tables
+        self._table = table
+        self._sequence = 0
+        self._beyond: dict[str, str] = {}
+
+    def resume(self, ledger_sequence: int) -> Iterable[str]:
+        """Learn what was decided from this place in the ledger on; its ids."""
+        where = pc.field("ledger_sequence") >= ledger_sequence
+        rows = self._tables.read(self._table, ("order_id", "payload"), where).to_pylist()
+        self._beyond = {row["order_id"]: row["payload"] for row in rows}
+        self._sequence = self._tables.largest(self._table, "sequence") or 0
+        return self._beyond.keys()
+
+    def forget(self) -> None:
+        """The positions were saved: nothing behind them is decided again."""
+        self._beyond.clear()
+
+    def known(self, order_ids: list[str], ledger_sequence: int) -> frozenset[str]:
+        """Which of the orders were decided up to a place in the ledger."""
+        where = pc.field("order_id").isin(order_ids) & (pc.field("ledger_sequence") <= ledger_sequence)
+        return frozenset(self._tables.read(self._table, ("order_id",), where).column("order_id").to_pylist())
+
+    def append(self, orders: list[tuple[int, Record]], now: datetime) -> None:
+        """Enter orders, with their places in the ledger, but for those that it holds."""
+        rows: list[Record] = []
+        for ledger_sequence, order in orders:
+            payload = encode_order(order).decode()
+            known = self._beyond.get(order["order_id"])
+            if known is not None:
+                if known != payload:
+                    log.error("order %s was decided differently before; the first stands", order["order_id"])
+                continue
+            rows.append(
+                {
+                    "sequence": self._sequence + len(rows) + 1,
+                    "order_id": order["order_id"],
+                    "payload": payload,
+                    "decided_at": now,
+                    "ledger_sequence": ledger_sequence,
+                }
+            )
+        if rows:
+            self._sequence += len(rows)
+            batch = pa.Table.from_pylist(rows, schema=self._table.schema)
+            self._tables.append(self._table, batch, APPLICATION, self._sequence)
 
 
 @dataclass(frozen=True)
@@ -63,22 +117,30 @@ class RestockEngine:
     Args:
         send_flags: publishes (key, message) pairs and returns when the broker has them.
         clock: wall time, recorded but never decided upon.
+        approval_value: orders worth more wait for a person; None: none does.
     """
 
     def __init__(
-        self, tables: Tables, settings: RestockSettings, send_flags: SendFlags, clock: Callable[[], datetime]
+        self,
+        tables: Tables,
+        settings: RestockSettings,
+        send_flags: SendFlags,
+        clock: Callable[[], datetime],
+        *,
+        approval_value: float | None = None,
     ) -> None:
         self._tables = tables
         self._settings = settings
         self._send_flags = send_flags
         self._clock = clock
         self._lock = threading.RLock()
-        self._fold = Fold(settings)
+        self._waited: dict[str, bool] = {}
+        self._fold = Fold(settings, Approval(approval_value, self._waited))
         self._sequence = 0
-        self._outbox_sequence = 0
-        self._in_outbox: dict[str, str] = {}
+        self._released = _Decided(tables, ORDER_OUTBOX)
+        self._proposed = _Decided(tables, ORDER_PROPOSALS)
         self._pending: list[Activation] = []
-        self._new_orders: list[Record] = []
+        self._new_orders: list[tuple[Record, str]] = []
         self._changes: list[OrderChange] = []
         self._dirty = False
         self._saved_at = time.monotonic()
@@ -92,9 +154,9 @@ class RestockEngine:
     def resume(self) -> None:
         """Load the saved positions, the policy in force there, and what the outbox holds beyond."""
         tables = self._tables
-        tables.ensure(INVENTORY_POSITIONS, ORDER_OUTBOX, POLICY_ACTIVATIONS)
+        tables.ensure(INVENTORY_POSITIONS, ORDER_OUTBOX, ORDER_PROPOSALS, POLICY_ACTIVATIONS)
         positions, self._sequence = snapshots.load_positions(tables)
-        self._fold.restore(positions)
+        self._fold.restore(positions, snapshots.load_proposals(tables, positions))
         activations = sorted(
             (
                 Activation(row["policy_version"], row["from_sequence"], as_microseconds(row["activated_at"]))
@@ -106,12 +168,9 @@ class RestockEngine:
         self._pending = activations[len(past) :]
         if past:
             self._fold.policies = PolicyBook.load(tables, past[-1].policy_version)
-        beyond = tables.read(
-            ORDER_OUTBOX, ("order_id", "payload"), pc.field("ledger_sequence") >= self._sequence
-        ).to_pylist()
-        self._in_outbox = {row["order_id"]: row["payload"] for row in beyond}
-        self._outbox_sequence = tables.largest(ORDER_OUTBOX, "sequence") or 0
-        log.info("%d positions at ledger place %d, %d orders beyond", len(positions), self._sequence, len(beyond))
+        released, proposed = self._released.resume(self._sequence), self._proposed.resume(self._sequence)
+        self._waited.update(dict.fromkeys(released, False) | dict.fromkeys(proposed, True))
+        log.info("%d positions at ledger place %d, %d orders beyond", len(positions), self._sequence, len(self._waited))
 
     def stage(self, taken: TakenIn) -> None:
         """Follow a finished ingest batch, with its rows at hand."""
@@ -159,7 +218,9 @@ class RestockEngine:
             failpoint("restock.after_orders")
             snapshots.save_positions(self._tables, self._fold.positions.values(), self._sequence)
             self._new_orders, self._changes, self._dirty = [], [], False
-            self._in_outbox.clear()
+            self._released.forget()
+            self._proposed.forget()
+            self._waited.clear()
             self._saved_at = time.monotonic()
             self._save_cost = self._saved_at - started
 
@@ -199,42 +260,27 @@ class RestockEngine:
 
     def _advance(self, ledger: pa.Table, statuses: pa.Table, upto: int) -> None:
         history = self._history(ledger)
-        outcome = self._fold.advance(ledger, statuses, lambda key, since: history.get(key, ()))
+        placed = self._placed_by_hand(statuses)
+        outcome = self._fold.advance(ledger, statuses, lambda key, since: history.get(key, ()), placed)
         self._sequence = upto
         self._publish(outcome)
 
     def _publish(self, outcome: Outcome) -> None:
-        self._append_to_outbox(outcome.orders)
+        now = self._clock()
+        self._proposed.append(outcome.proposals, now)
+        self._released.append(outcome.orders, now)
         failpoint("restock.after_outbox")
         if outcome.flags:
             self._send_flags((f"{flag['location_id']}|{flag['sku']}", encode_flag(flag)) for flag in outcome.flags)
-        self._new_orders.extend(order for _, order in outcome.orders)
+        self._new_orders.extend((order, PROPOSED) for _, order in outcome.proposals)
+        self._new_orders.extend((order, APPROVED) for _, order in outcome.orders)
         self._changes.extend(outcome.changes)
         self._dirty = True
 
-    def _append_to_outbox(self, orders: list[tuple[int, Record]]) -> None:
-        rows: list[Record] = []
-        now = self._clock()
-        for sequence, order in orders:
-            payload = encode_order(order).decode()
-            known = self._in_outbox.get(order["order_id"])
-            if known is not None:
-                if known != payload:
-                    log.error("order %s was decided differently before; the first stands", order["order_id"])
-                continue
-            rows.append(
-                {
-                    "sequence": self._outbox_sequence + len(rows) + 1,
-                    "order_id": order["order_id"],
-                    "payload": payload,
-                    "decided_at": now,
-                    "ledger_sequence": sequence,
-                }
-            )
-        if rows:
-            self._outbox_sequence += len(rows)
-            batch = pa.Table.from_pylist(rows, schema=ORDER_OUTBOX.schema)
-            self._tables.append(ORDER_OUTBOX, batch, APPLICATION, self._outbox_sequence)
+    def _placed_by_hand(self, statuses: pa.Table) -> frozenset[str]:
+        """Which orders that the statuses place by hand were placed before: a person's event may come again late."""
+        by_hand = statuses.filter(statuses.column("sku").is_valid()).column("order_id").unique().to_pylist()
+        return self._released.known(by_hand, self._sequence) if by_hand else frozenset()
 
     def _read(self, after: int, upto: int) -> tuple[pa.Table, pa.Table]:
         where = (pc.field("sequence") > after) & (pc.field("sequence") <= upto)

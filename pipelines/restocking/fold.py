@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from heapq import merge
 from operator import itemgetter
@@ -20,23 +20,41 @@ from pipelines.restocking.decisions import (
     decide_flag,
     decide_order,
 )
-from pipelines.restocking.orders import OrderChange
+from pipelines.restocking.orders import (
+    ACKNOWLEDGED,
+    APPROVED,
+    CANCELLED,
+    PARTLY_RECEIVED,
+    PROPOSED,
+    RECEIVED,
+    REJECTED,
+    SENT,
+    SHIPPED,
+    OrderChange,
+    next_state,
+)
 from pipelines.restocking.policy_book import PolicyBook, SeriesKey
-from pipelines.restocking.positions import Change, Position
+from pipelines.restocking.positions import NEVER, Change, Position
+from pipelines.restocking.proposals import Approval, HandOrder, approved_order, order_by_hand, place_order
 
 History = Callable[[SeriesKey, int], Iterable[Change]]
 Step = tuple[Any, ...]
 
 _LEDGER = ("sequence", "event_id", "event_time", "kafka_timestamp", "location_id", "sku", "kind", "quantity",
            "change", "order_id")  # fmt: skip
-_STATUSES = ("sequence", "event_id", "event_time", "kafka_timestamp", "order_id", "status", "quantity", "eta")
+_STATUSES = ("sequence", "event_id", "event_time", "kafka_timestamp", "order_id", "status", "quantity", "eta",
+             "actor", "reason", "location_id", "sku")  # fmt: skip
+_QUANTITY_COUNTS = frozenset({PROPOSED, APPROVED, SENT, ACKNOWLEDGED, SHIPPED})
+"""Statuses whose quantity is that of the order: a person's change, or what the supplier confirms."""
 
 
 @dataclass
 class Outcome:
-    """What a fold decided: orders with the place in the ledger that triggered them, flags, order changes."""
+    """What a fold decided: released orders and those that wait for approval, each with the place in the ledger of
+    the event that it follows from; flags; order changes."""
 
     orders: list[tuple[int, Record]] = field(default_factory=list)
+    proposals: list[tuple[int, Record]] = field(default_factory=list)
     flags: list[Record] = field(default_factory=list)
     changes: list[OrderChange] = field(default_factory=list)
 
@@ -46,16 +64,22 @@ class Fold:
 
     Not a pure function only because the state is large: the same rows from the same state always give the same
     outcome, however they are cut into calls.
+
+    Args:
+        approval: which orders wait for a person.
     """
 
-    def __init__(self, settings: RestockSettings) -> None:
+    def __init__(self, settings: RestockSettings, approval: Approval | None = None) -> None:
         self._settings = settings
+        self._approval = approval or Approval()
         self.positions: dict[SeriesKey, Position] = {}
         self._order_series: dict[str, SeriesKey] = {}
+        self._proposals: dict[str, Record] = {}
         self.policies: PolicyBook | None = None
 
-    def restore(self, positions: Iterable[Position]) -> None:
-        """Start from saved positions."""
+    def restore(self, positions: Iterable[Position], proposals: Mapping[str, Record] | None = None) -> None:
+        """Start from saved positions, and the orders among them that wait for approval, by id."""
+        self._proposals = dict(proposals or {})
         for position in positions:
             key = (position.location_id, position.sku)
             self.positions[key] = position
@@ -78,15 +102,20 @@ class Fold:
                 self._decide(position, policy, trigger, sequence, outcome)
         return outcome
 
-    def advance(self, ledger: pa.Table, statuses: pa.Table, history: History) -> Outcome:
-        """Fold rows in: of the silver schemas, sorted or not; decisions follow the order of `sequence`."""
+    def advance(self, ledger: pa.Table, statuses: pa.Table, history: History, placed: Collection[str] = ()) -> Outcome:
+        """Fold rows in: of the silver schemas, sorted or not; decisions follow the order of `sequence`.
+
+        Args:
+            placed: which orders that the statuses place by hand were placed before this step.
+        """
         outcome = Outcome()
+        placed_now = set(placed)
         touched: dict[int, Position] = {}
         for row in merge(_rows(ledger, _LEDGER), _rows(statuses, _STATUSES), key=itemgetter(0)):
             position = (
                 self._apply_stock(row, history, outcome)
                 if len(row) == len(_LEDGER)
-                else self._apply_status(row, outcome)
+                else self._apply_status(row, placed_now, outcome)
             )
             if position is None:
                 continue
@@ -111,35 +140,75 @@ class Fold:
             position.apply_change(event_time, change)
         if kind == "receipt" and order_id is not None and order_id in position.open_orders:
             order = position.receive(order_id, quantity)
-            complete = order.outstanding <= 0
-            status = "received" if complete else "partly_received"
+            complete = order_id not in position.open_orders
+            status = RECEIVED if complete else PARTLY_RECEIVED
             outcome.changes.append(OrderChange(order_id, status, event_time, order.received))
             if complete:
                 self._order_series.pop(order_id, None)
+                self._proposals.pop(order_id, None)
         return position
 
-    def _apply_status(self, row: Step, outcome: Outcome) -> Position | None:
-        _, _, event_time, _, order_id, status, quantity, eta = row
-        outcome.changes.append(OrderChange(order_id, status, event_time))
+    def _apply_status(self, row: Step, placed: set[str], outcome: Outcome) -> Position | None:
+        _, _, event_time, _, order_id, status, quantity, eta, _, _, location_id, sku = row
         key = self._order_series.get(order_id)
         if key is None:
+            if order_by_hand(status, quantity, location_id, sku):
+                return self._place_by_hand(row, placed, outcome)
+            # Whatever a closed order came to outranks these two; an expired one that nobody waits for stays so.
+            if status not in {PROPOSED, APPROVED}:
+                outcome.changes.append(OrderChange(order_id, status, event_time))
             return None
         position = self.positions[key]
         order = position.open_orders[order_id]
         position.clock = max(position.clock, event_time)
-        if status in {"rejected", "cancelled"}:
-            del position.open_orders[order_id]
-            del self._order_series[order_id]
-            if status == "rejected":
+        order.state = next_state(order.state, status)
+        outcome.changes.append(OrderChange(order_id, status, event_time))
+        if quantity is not None and status in _QUANTITY_COUNTS and not (status == PROPOSED and order.released):
+            order.confirm(quantity, event_time)
+        if eta is not None:
+            order.promise(eta, event_time)
+        if status == RECEIVED:
+            order.report_received(event_time)
+        if status == APPROVED and not order.released:
+            self._release(position, row, outcome)
+        if order.state in {CANCELLED, REJECTED} or status in {CANCELLED, REJECTED}:
+            self._close(position, order_id)
+            if status == REJECTED:
                 hold = round(self._settings.hold_hours_after_rejection * HOUR)
                 position.hold_until = max(position.hold_until, position.clock + hold)
-        elif status == "received":
-            order.reported_received = event_time
-        elif quantity is not None:
-            order.outstanding = quantity
-        if eta is not None:
-            order.expected_receipt = eta
         return position
+
+    def _release(self, position: Position, row: Step, outcome: Outcome) -> None:
+        """A person approved a proposal: it goes out as approved."""
+        sequence, _, event_time, _, order_id, _, _, _, actor, reason, _, _ = row
+        order = position.open_orders[order_id]
+        proposal = self._proposals.pop(order_id)
+        if order.promised_time == NEVER:
+            order.expected_receipt += max(0, event_time - proposal["created_at"])
+        order.released = True
+        outcome.orders.append(
+            (sequence, approved_order(proposal, order.quantity, order.expected_receipt, actor, reason))
+        )
+
+    def _place_by_hand(self, row: Step, placed: set[str], outcome: Outcome) -> Position | None:
+        """A person ordered by hand: released at once, unless it was before."""
+        sequence, event_id, event_time, _, order_id, _, quantity, eta, actor, reason, location_id, sku = row
+        if order_id in placed:
+            return None
+        placed.add(order_id)
+        key = (location_id, sku)
+        position = self.positions.setdefault(key, Position(location_id, sku))
+        position.clock = max(position.clock, event_time)
+        policy = self.policies.get(key) if self.policies else None
+        hand = HandOrder(order_id, quantity, eta, event_id, actor, reason)
+        outcome.orders.append((sequence, place_order(position, policy, hand)))
+        self._order_series[order_id] = key
+        return position
+
+    def _close(self, position: Position, order_id: str) -> None:
+        del position.open_orders[order_id]
+        self._order_series.pop(order_id, None)
+        self._proposals.pop(order_id, None)
 
     def _decide(
         self, position: Position, policy: LivePolicy, trigger: Trigger, sequence: int, outcome: Outcome
@@ -147,22 +216,31 @@ class Fold:
         now = max(position.clock, trigger.event_time)
         if now < policy.in_force_from:
             return
-        self._release_announced(position, now)
+        self._let_go(position, now)
         order = decide_order(position, policy, trigger, now)
         if order is not None:
-            outcome.orders.append((sequence, order))
-            self._order_series[order["order_id"]] = (position.location_id, position.sku)
+            order_id = order["order_id"]
+            self._order_series[order_id] = (position.location_id, position.sku)
+            if self._approval.is_needed(order, policy.unit_cost):
+                open_order = position.open_orders[order_id]
+                open_order.state, open_order.released = PROPOSED, False
+                self._proposals[order_id] = order
+                outcome.proposals.append((sequence, order))
+            else:
+                outcome.orders.append((sequence, order))
         flag = decide_flag(position, policy, trigger, now, self._settings)
         if flag is not None:
             outcome.flags.append(flag)
 
-    def _release_announced(self, position: Position, now: int) -> None:
-        """Drop orders whose receipt was announced long ago and never came into the ledger by their number."""
+    def _let_go(self, position: Position, now: int) -> None:
+        """Drop orders of which nothing is to be expected any more: receipts announced long ago that never came into
+        the ledger by their number; those reduced to what had come; proposals that nobody wanted in time."""
         grace = round(self._settings.receipt_grace_hours * HOUR)
         for order_id, order in list(position.open_orders.items()):
-            if order.reported_received is not None and now > order.reported_received + grace:
-                del position.open_orders[order_id]
-                self._order_series.pop(order_id, None)
+            overdue = now > order.expected_receipt + grace
+            announced = order.reported_received is not None and now > order.reported_received + grace
+            if announced or (overdue and order.outstanding == 0):
+                self._close(position, order_id)
 
 
 def counts_without_history(ledger: pa.Table, positions: dict[SeriesKey, Position]) -> dict[SeriesKey, int]:

@@ -84,4 +84,5 @@ def _unpack(row: dict[str, Any]) -> LivePolicy:
         in_force_from=as_microseconds(after),
         cumulative_mean=row["cumulative_mean"],
         cumulative_std=row["cumulative_std"],
+        unit_cost=row["unit_cost"],
     )

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from operator import itemgetter
 
+from pipelines.restocking.orders import APPROVED, FREED, PARTLY_RECEIVED, RECEIVED, next_state
+
 Change = tuple[int, int]
 """(event time, signed units)."""
 
@@ -20,12 +22,45 @@ NEVER = -(2**62)
 
 @dataclass(slots=True)
 class OpenOrder:
-    """What is still to come of an order. `reported_received`: its receipt was announced but is not in the ledger."""
+    """An order that is not closed, as its position counts it. Times in microseconds since 1970.
 
-    outstanding: int
+    Attributes:
+        quantity: units ordered, or as last confirmed (by event time).
+        expected_receipt: as planned, or as last promised (by event time).
+        received: units booked in.
+        reported_received: when its receipt was first announced; the goods may not be in the ledger yet.
+        state: of `pipelines.restocking.orders`.
+        released: it is in the outbox; else it waits for a person.
+        quantity_time, promised_time: of the events that `quantity` and `expected_receipt` come from.
+    """
+
+    quantity: int
     expected_receipt: int
     received: int = 0
     reported_received: int | None = None
+    state: str = APPROVED
+    released: bool = True
+    quantity_time: int = NEVER
+    promised_time: int = NEVER
+
+    @property
+    def outstanding(self) -> int:
+        """Units still to come."""
+        return 0 if self.state in FREED else max(0, self.quantity - self.received)
+
+    def confirm(self, quantity: int, at: int) -> None:
+        """Another quantity: the newest by event time stands, of two at the same time the larger."""
+        if self.quantity_time == NEVER or (at, quantity) > (self.quantity_time, self.quantity):
+            self.quantity, self.quantity_time = quantity, at
+
+    def promise(self, expected_receipt: int, at: int) -> None:
+        """Another time of receipt: the newest by event time stands, of two at the same time the later."""
+        if self.promised_time == NEVER or (at, expected_receipt) > (self.promised_time, self.expected_receipt):
+            self.expected_receipt, self.promised_time = expected_receipt, at
+
+    def report_received(self, at: int) -> None:
+        """Its receipt was announced: the first announcement counts."""
+        self.reported_received = at if self.reported_received is None else min(at, self.reported_received)
 
 
 @dataclass(slots=True)
@@ -85,9 +120,10 @@ class Position:
     def receive(self, order_id: str, quantity: int) -> OpenOrder:
         """Take a receipt off its open order, which ends when nothing is outstanding; returns the order."""
         order = self.open_orders[order_id]
-        order.outstanding -= quantity
         order.received += quantity
-        if order.outstanding <= 0:
+        complete = order.received >= order.quantity
+        order.state = next_state(order.state, RECEIVED if complete else PARTLY_RECEIVED)
+        if complete:
             del self.open_orders[order_id]
         return order
 

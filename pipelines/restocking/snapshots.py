@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.contracts.tables import INVENTORY_POSITIONS, OPEN_ORDERS, ORDERS, TIME
+from pipelines.contracts.tables import INVENTORY_POSITIONS, OPEN_ORDERS, ORDER_PROPOSALS, ORDERS, TIME
 from pipelines.ingestion.times import as_datetime, as_microseconds
 from pipelines.io.delta import Tables
-from pipelines.restocking.decisions import Record
-from pipelines.restocking.orders import OrderChange, next_state
+from pipelines.restocking.decisions import Record, decode_order
+from pipelines.restocking.orders import APPROVED, OrderChange, next_state
 from pipelines.restocking.positions import NEVER, OpenOrder, Position
 
 
@@ -62,10 +63,14 @@ def load_positions(tables: Tables) -> tuple[list[Position], int]:
                 clock=clock,
                 open_orders={
                     order["order_id"]: OpenOrder(
-                        order["outstanding"],
-                        as_microseconds(order["expected_receipt"]),
-                        order["received"],
-                        as_microseconds(order["reported_received"]) if order["reported_received"] else None,
+                        quantity=order["quantity"],
+                        expected_receipt=as_microseconds(order["expected_receipt"]),
+                        received=order["received"],
+                        reported_received=_as_microseconds(order["reported_received"]),
+                        state=order["state"],
+                        released=order["released"],
+                        quantity_time=_time(_as_microseconds(order["quantity_time"])),
+                        promised_time=_time(_as_microseconds(order["promised_time"])),
                     )
                     for order in row["open_orders"] or ()
                 },
@@ -78,30 +83,46 @@ def load_positions(tables: Tables) -> tuple[list[Position], int]:
     return positions, sequence
 
 
-def save_orders(tables: Tables, decided: Sequence[Record], changes: Sequence[OrderChange]) -> None:
-    """Enter newly decided orders and what happened to orders: one commit, harmless when repeated."""
+def load_proposals(tables: Tables, positions: Iterable[Position]) -> dict[str, Record]:
+    """The orders of these positions that wait for approval, as they were proposed, by id."""
+    waiting = [
+        order_id for position in positions for order_id, order in position.open_orders.items() if not order.released
+    ]
+    if not waiting:
+        return {}
+    rows = tables.read(ORDER_PROPOSALS, ("order_id", "payload"), pc.field("order_id").isin(waiting)).to_pylist()
+    return {row["order_id"]: decode_order(row["payload"]) for row in rows}
+
+
+def save_orders(tables: Tables, decided: Sequence[tuple[Record, str]], changes: Sequence[OrderChange]) -> None:
+    """Enter newly decided orders and what happened to orders: one commit, harmless when repeated.
+
+    Args:
+        decided: orders with the state that the decision gave them, `proposed` or `approved`; a later one of the
+            same order (its approval) replaces the earlier.
+    """
     if not decided and not changes:
         return
     tables.ensure(ORDERS)
     known: dict[str, dict[str, Any]] = {}
-    asked = sorted({change.order_id for change in changes} | {order["order_id"] for order in decided})
+    asked = sorted({change.order_id for change in changes} | {order["order_id"] for order, _ in decided})
     for row in tables.read(ORDERS, where=pc.field("order_id").isin(asked)).to_pylist():
         known[row["order_id"]] = row
-    for order in decided:
-        if order["order_id"] not in known:
-            created = as_datetime(order["created_at"])
-            known[order["order_id"]] = {
-                **order,
-                "created_at": created,
-                "expected_receipt": as_datetime(order["expected_receipt"]),
-                "state": "proposed",
-                "state_time": created,
-                "received": 0,
-            }
+    for order, state in decided:
+        row = known.get(order["order_id"])
+        if row is None or state == APPROVED:
+            known[order["order_id"]] = _row(order, state, row)
     for change in changes:
         if (row := known.get(change.order_id)) is not None:
             _enter(row, change)
     tables.upsert(ORDERS, pa.Table.from_pylist(list(known.values()), schema=ORDERS.schema), keys=("order_id",))
+
+
+def _row(order: Record, state: str, before: dict[str, Any] | None) -> dict[str, Any]:
+    created = as_datetime(order["created_at"])
+    row = before or {"state": state, "state_time": created, "received": 0}
+    times = {"created_at": created, "expected_receipt": as_datetime(order["expected_receipt"])}
+    return {**row, **order, **times}
 
 
 def _enter(row: dict[str, Any], change: OrderChange) -> None:
@@ -121,6 +142,11 @@ def _open_orders(position: Position) -> list[dict[str, Any]]:
             "received": order.received,
             "expected_receipt": as_datetime(order.expected_receipt),
             "reported_received": None if order.reported_received is None else as_datetime(order.reported_received),
+            "state": order.state,
+            "released": order.released,
+            "quantity": order.quantity,
+            "quantity_time": _as_datetime(order.quantity_time),
+            "promised_time": _as_datetime(order.promised_time),
         }
         for order_id, order in position.open_orders.items()
     ]
@@ -128,3 +154,11 @@ def _open_orders(position: Position) -> list[dict[str, Any]]:
 
 def _time(value: int | None) -> int:
     return NEVER if value is None else value
+
+
+def _as_datetime(time: int) -> datetime | None:
+    return None if time == NEVER else as_datetime(time)
+
+
+def _as_microseconds(instant: datetime | None) -> int | None:
+    return None if instant is None else as_microseconds(instant)

@@ -32,7 +32,13 @@ def running_engine(settings: Settings, tables: Tables) -> Iterator[RestockEngine
     def send_flags(messages: Iterable[tuple[str, bytes]]) -> None:
         kafka.send(producer, topics.STOCKOUT_FLAGS, messages)
 
-    engine = RestockEngine(tables, settings.restock, send_flags, lambda: datetime.now(UTC))
+    engine = RestockEngine(
+        tables,
+        settings.restock,
+        send_flags,
+        lambda: datetime.now(UTC),
+        approval_value=settings.orders.approval_value,
+    )
     engine.resume()
     engine.catch_up()
     stop = threading.Event()

@@ -7,6 +7,7 @@ import sys
 
 import typer
 import yaml
+from pydantic import SecretStr
 
 import pipelines.simulation.commands as simulation
 from pipelines.errors import StockcastError
@@ -57,9 +58,15 @@ def show_settings(config: ConfigOption = None, overrides: SetOption = None) -> N
             continue
         sys.stdout.write(f"{name}:\n")
         for key, field in type(value).model_fields.items():
-            shown = yaml.safe_dump(getattr(value, key), default_flow_style=True).removesuffix("...\n").strip()
+            shown = yaml.safe_dump(_shown(getattr(value, key)), default_flow_style=True).removesuffix("...\n").strip()
             note = f"  # {field.description}" if field.description else ""
             sys.stdout.write(f"  {key}: {shown}{note}\n")
+
+
+def _shown(value: object) -> object:
+    if isinstance(value, SecretStr):
+        return "(a secret)"
+    return list(value) if isinstance(value, tuple) else value
 
 
 def main() -> None:
