@@ -10,13 +10,18 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench import catch_up, live_state, memory, report
+from bench import catch_up, delta_to_delta, forecast_report, forecasting, live_state, memory, report, tracking
 from bench.harness import Options, say
 
 PARTS = {
     "live_state": (live_state.measure, report.live_section),
     "catch_up": (catch_up.measure, report.catch_up_section),
     "memory": (memory.measure, report.memory_section),
+    "fit": (forecasting.measure_fit, forecast_report.fit_section),
+    "scale": (forecasting.measure_scale, forecast_report.scale_section),
+    "delta_to_delta": (delta_to_delta.measure, forecast_report.delta_section),
+    "posterior": (forecasting.measure_posterior, forecast_report.posterior_section),
+    "tracking": (tracking.measure, tracking.section),
 }
 
 
@@ -34,8 +39,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--events", type=int, default=300_000, help="events to catch up on")
     parser.add_argument("--forms", default="", help="only these, comma-separated")
     parser.add_argument("--peer", type=Path, help="folder of the Kafka Streams peer with its run.sh (BENCH_PEER)")
+    parser.add_argument("--data", type=Path, help="folder of the real daily series (BENCH_DATA); none: simulated ones")
+    parser.add_argument("--forecast-series", type=int, default=5000, help="series that are forecast")
+    parser.add_argument("--stock-series", type=int, default=80, help="of them, by stock Prophet")
     parser.add_argument("--quiet", type=float, default=2.0, help="cores that others may keep busy in a run that counts")
     parser.add_argument("--attempts", type=int, default=1, help="how often a noisier run is measured again")
+    parser.add_argument("--tracked", type=int, default=10_000, help="series of the tracking part's one run")
+    parser.add_argument("--single-runs", type=int, default=100, help="runs of a single series that it compares with")
     parser.add_argument("--no-write", action="store_true", help="leave RESULTS.md as it is")
     chosen = parser.parse_args(argv)
     if unknown := [part for part in chosen.parts if part not in PARTS]:
@@ -43,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     forms = tuple(form for form in chosen.forms.split(",") if form)
     if unknown := [form for form in forms if form not in report.NAMES]:
         parser.error(f"no form {', '.join(unknown)}; there are {', '.join(report.NAMES)}")
-    named = chosen.peer or (Path(os.environ["BENCH_PEER"]) if os.environ.get("BENCH_PEER") else None)
+    peer, data = (given or _folder(name) for given, name in ((chosen.peer, "BENCH_PEER"), (chosen.data, "BENCH_DATA")))
     # So that what was started is ended in an orderly way.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory(prefix="stockcast-bench-") as temporary:
@@ -57,9 +67,14 @@ def main(argv: list[str] | None = None) -> int:
             repetitions=chosen.repetitions,
             events=chosen.events,
             forms=forms,
-            peer=named.absolute() if named else None,
+            peer=peer.absolute() if peer else None,
+            data=data.absolute() if data else None,
+            forecast_series=chosen.forecast_series,
+            stock_series=chosen.stock_series,
             quiet=chosen.quiet,
             attempts=chosen.attempts,
+            tracked=chosen.tracked,
+            single_runs=chosen.single_runs,
         )
         for part in chosen.parts or PARTS:
             measure, section = PARTS[part]
@@ -73,6 +88,11 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def _folder(variable: str) -> Path | None:
+    named = os.environ.get(variable)
+    return Path(named) if named else None
+
+
 def command(part: str, chosen: argparse.Namespace) -> str:
     """The command that measures this again, its environment in words."""
     defaults = {
@@ -82,8 +102,12 @@ def command(part: str, chosen: argparse.Namespace) -> str:
         "repetitions": 3,
         "events": 300_000,
         "series": 1000,
+        "forecast_series": 5000,
+        "stock_series": 80,
         "quiet": 2.0,
         "attempts": 1,
+        "tracked": 10_000,
+        "single_runs": 100,
     }
     words = [
         f"--{name.replace('_', '-')} {getattr(chosen, name):g}"
@@ -92,7 +116,8 @@ def command(part: str, chosen: argparse.Namespace) -> str:
     ]
     if chosen.forms:
         words.append(f"--forms {chosen.forms}")
-    return " ".join(["BENCH_PEER=FOLDER python -m bench", part, *words])
+    folder = "BENCH_PEER" if part in {"live_state", "catch_up", "memory"} else "BENCH_DATA"
+    return " ".join([f"{folder}=FOLDER python -m bench", part, *words])
 
 
 if __name__ == "__main__":

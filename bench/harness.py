@@ -47,8 +47,13 @@ class Options:
     events: int = 300_000
     forms: tuple[str, ...] = ()
     peer: Path | None = None
+    data: Path | None = None
+    forecast_series: int = 5000
+    stock_series: int = 80
     quiet: float = 2.0
     attempts: int = 1
+    tracked: int = 10_000
+    single_runs: int = 100
 
     @property
     def workload(self) -> Workload:
@@ -168,14 +173,14 @@ class Meter:
     def start(self) -> None:
         """First mark."""
         self._at, self._before = time.monotonic(), self._used()
-        self._own, self._machine = _own_seconds(), _busy()
+        self._own, self._machine = _own_seconds(), busy_seconds()
 
     def stop(self) -> None:
         """Second mark."""
         elapsed, after = time.monotonic() - self._at, self._used()
         self.cores = {name: (after[name] - self._before[name]) / elapsed for name in self.trees}
         own = sum(self.cores.values()) + (_own_seconds() - self._own) / elapsed
-        self.others = max(0.0, (_busy() - self._machine) / elapsed - own)
+        self.others = max(0.0, (busy_seconds() - self._machine) / elapsed - own)
         self.load = os.getloadavg()[0]
 
     def _used(self) -> dict[str, float]:
@@ -203,7 +208,8 @@ def _own_seconds() -> float:
     return float(times.user + times.system)
 
 
-def _busy() -> float:
+def busy_seconds() -> float:
+    """Processor time that the whole machine has used."""
     times = psutil.cpu_times()
     return float(times.user + times.system + times.nice + times.irq + times.softirq)
 
@@ -229,7 +235,7 @@ def spread(values: Sequence[float]) -> Spread:
 def environment() -> str:
     """Versions and machine class, in one line."""
     java = subprocess.run(["java", "-version"], capture_output=True, text=True, check=False).stderr.split('"')
-    packages = ("pyspark", "delta-spark", "deltalake", "pyarrow", "confluent-kafka")
+    packages = ("pyspark", "delta-spark", "deltalake", "pyarrow", "confluent-kafka", "numpy", "numba", "prophet")
     versions = ", ".join(f"{name} {version(name)}" for name in packages)
     memory = round(psutil.virtual_memory().total / 2**30)
     return (
@@ -280,9 +286,9 @@ def await_quiet(options: Options, limit: float = 300.0, watched: float = 5.0) ->
     """Wait a while for the others to be quiet; goes on all the same when they are not."""
     deadline = time.monotonic() + limit
     while time.monotonic() < deadline:
-        before = _busy()
+        before = busy_seconds()
         time.sleep(watched)
-        if (_busy() - before) / watched <= options.quiet:
+        if (busy_seconds() - before) / watched <= options.quiet:
             return
 
 

@@ -35,7 +35,7 @@ class ForecastModel(PythonModel):
         """
         self.series = SeriesFile(context.artifacts["series"], context.model_config["sha256"])
         self.end = date.fromisoformat(context.model_config["as_of"])
-        self._warm_up()
+        self._warm_up(int(context.model_config["horizon"]))
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Forecasts of the series asked for, in their order.
@@ -63,10 +63,11 @@ class ForecastModel(PythonModel):
             }
         )
 
-    def _warm_up(self) -> None:
-        """Replay one series of each engine: the first one asked for should not wait for imports and compilation."""
+    def _warm_up(self, horizon: int) -> None:
+        """Replay one series of each engine: the first one asked for should not wait for imports, compilation and
+        tables."""
         for name, parameters in self.series.one_of_each_model():
-            replay_many(replayer(name), [parameters], 1, QUANTILES)
+            replay_many(replayer(name), [parameters], horizon, QUANTILES)
 
     def _replayed(self, rows: Integers, horizon: Integers) -> Iterator[tuple[Integers, int, Floats, Floats]]:
         """Which of the asked series, their horizon, yhat and quantiles: grouped by engine and horizon."""

@@ -239,7 +239,7 @@ def _save_model(folder: Path, series: Path, digest: str, as_of: str, horizon: in
         python_model=str(code / "forecasting" / "served_model.py"),
         artifacts={"series": str(series)},
         code_paths=[str(code)],
-        model_config={"sha256": digest, "as_of": as_of},
+        model_config={"sha256": digest, "as_of": as_of, "horizon": horizon},
         signature=signature,
         input_example=example,
         pip_requirements=[f"{library}=={version}" for library, version in _installed(_SERVING).items()],
