@@ -6,6 +6,7 @@ Hyndman and Athanasopoulos, "Forecasting: Principles and Practice" (3rd ed.), ch
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -103,3 +104,20 @@ def ratio(numerator: Floats, denominator: Floats) -> Floats:
     result = np.full(np.shape(numerator), np.nan)
     np.divide(numerator, denominator, out=result, where=np.nan_to_num(denominator) > 0)
     return result
+
+
+def pinball(actual: Floats, quantiles: Floats, probabilities: Sequence[float]) -> Floats:
+    """Mean pinball loss over the quantiles: half the continuous ranked probability score, approximated.
+
+    A proper score: least in expectation for the true quantiles, so it judges the centre and the spread together
+    (Gneiting and Raftery 2007, "Strictly proper scoring rules, prediction, and estimation").
+
+    Args:
+        actual: (..., h) units; NaN where unknown. quantiles: (..., h, q).
+
+    Returns:
+        (..., h) units; NaN where the actual is unknown.
+    """
+    share = np.asarray(probabilities, float)
+    error = actual[..., None] - quantiles
+    return np.asarray(np.maximum(share * error, (share - 1.0) * error).mean(axis=-1), float)

@@ -62,10 +62,41 @@ class IngestSettings(_Section):
     trigger_seconds: float = Field(0.0, ge=0, description="0: the next batch starts at once")
 
 
+CANDIDATES: dict[str, tuple[str, ...]] = {
+    "smooth": ("default", "moving_average", "seasonal_naive", "ets", "theta"),
+    "erratic": ("default", "moving_average", "seasonal_naive", "ets", "theta"),
+    "intermittent": ("tsb", "sba", "default", "moving_average"),
+    "lumpy": ("tsb", "sba", "default", "moving_average"),
+}
+
+
 class ForecastSettings(_Section):
     """Nightly training."""
 
     engine: str = Field("prophet", description="a registered model: pipelines.forecasting.engines")
+    candidates: dict[str, tuple[str, ...]] = Field(
+        default_factory=lambda: dict(CANDIDATES),
+        description="models that compete for each demand class, the first one favoured; default: forecast.engine",
+    )
+    ensemble: tuple[str, ...] = Field(
+        ("prophet_batched", "pooled", "moving_average"), description="models whose median is median_ensemble"
+    )
+    sampled: dict[str, float] = Field(
+        default_factory=lambda: {"ets": 0.02, "theta": 0.02},
+        description="models that compete for this share of the series only, since they take their time",
+    )
+    backtest_cutoffs: int = Field(3, ge=1, le=24, description="days from which the past is forecast again")
+    backtest_spacing_days: int | None = Field(None, ge=1, description="days between them; None: the horizon")
+    switch_margin: float = Field(
+        0.02, ge=0, description="a series' model gives way to one whose loss is less by this share at least"
+    )
+    switch_noise: float = Field(1.0, ge=0, description="and by so many standard errors of the difference")
+    calibration: str = Field(
+        "conformal", pattern="^(conformal|none)$", description="quantiles as the backtests of all series want them"
+    )
+    predecessors: dict[str, str] = Field(
+        default_factory=dict, description="new sku: the old sku whose history it goes on from"
+    )
     horizon_days: int = Field(28, ge=1, le=366)
     hourly_horizon_hours: int = Field(72, ge=0, le=28 * 24)
     hourly_method: str = Field(
