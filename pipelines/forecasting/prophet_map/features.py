@@ -40,13 +40,19 @@ class Specification:
     changepoint_prior_scale: float = 0.05
     seasonality_prior_scale: float = 10.0
     holidays_prior_scale: float = 10.0
+    regressors: tuple[str, ...] = ()
+
+    @property
+    def seasonal(self) -> bool:
+        """Whether the calendar alone has features; if not, Prophet puts a column of zeros in their place."""
+        return self.weekly or self.yearly or self.holidays_country is not None
 
     def prophet(self, changepoints: Any = None) -> Any:
         """The same as an unfitted `Prophet`."""
         names = asdict(self)
         country = names.pop("holidays_country")
         model = prophet().Prophet(
-            **{name: value for name, value in names.items() if name not in {"weekly", "yearly"}},
+            **{name: value for name, value in names.items() if name not in {"weekly", "yearly", "regressors"}},
             changepoints=changepoints,
             weekly_seasonality=self.weekly,
             yearly_seasonality=self.yearly,
@@ -54,6 +60,8 @@ class Specification:
         )
         if country is not None:
             model.add_country_holidays(country)
+        for name in self.regressors:
+            model.add_regressor(name)
         return model
 
 
@@ -90,8 +98,16 @@ def calendar_days(days: int) -> int:
 
 
 def _of_features(specification: Specification) -> Specification:
-    """The same for all models with the same features: trends differ, seasonality does not."""
-    return replace(specification, growth=LINEAR, n_changepoints=0, changepoint_range=0.8, changepoint_prior_scale=0.05)
+    """The same for all models with the same calendar features: trends and regressors differ, seasonality does not."""
+    defaults = Specification()
+    return replace(
+        specification,
+        growth=defaults.growth,
+        n_changepoints=0,
+        changepoint_range=defaults.changepoint_range,
+        changepoint_prior_scale=defaults.changepoint_prior_scale,
+        regressors=(),
+    )
 
 
 @lru_cache(maxsize=8)

@@ -76,3 +76,28 @@ def segment_moments(sums: Floats, features: Floats, observed: Integers, boundari
         moments[piece, 2] = scale * scale * square + 2 * scale * shift * linear + shift * shift * zeroth
         moments[piece, 1] = scale * linear + shift * zeroth
     return moments
+
+
+@compiled
+def moments_of_days(features: Floats, t: Floats, positions: Integers) -> Floats:
+    """(S + 1, 3, K + 1, K + 1): the same moments as `segment_moments`, added up day by day.
+
+    Args:
+        features: (n, K) of the observed days; t: (n,) of the same; positions: (S,) first of the n days of every
+            segment after the first.
+    """
+    size = features.shape[1] + 1
+    moments = np.zeros((positions.shape[0] + 1, ORDERS, size, size))
+    z = np.ones(size)
+    piece = 0
+    for day in range(features.shape[0]):
+        while piece < positions.shape[0] and day >= positions[piece]:
+            piece += 1
+        z[1:] = features[day]
+        weight = 1.0
+        for order in range(ORDERS):
+            for row in range(size):
+                for column in range(size):
+                    moments[piece, order, row, column] += weight * z[row] * z[column]
+            weight *= t[day]
+    return moments

@@ -36,10 +36,18 @@ def to_json(fitted: Fitted, name: str, end: date, calendar_days: int) -> list[st
     }
     # The common part is written once: what differs is appended to it as text.
     head = orjson.dumps(shared)[:-1].decode()
-    columns = (fitted.scale, fitted.k, fitted.m, fitted.sigma, fitted.delta, fitted.beta)
-    own = zip(*(values.tolist() for values in columns), strict=True)
-    names = ("y_scale", "k", "m", "sigma_obs", "delta", "beta")
-    return [f"{head},{orjson.dumps(dict(zip(names, values, strict=True)))[1:].decode()}" for values in own]
+    columns = {
+        "y_scale": fitted.scale,
+        "k": fitted.k,
+        "m": fitted.m,
+        "sigma_obs": fitted.sigma,
+        "delta": fitted.delta,
+        "beta": fitted.beta,
+    }
+    if fitted.specification.regressors:
+        columns |= {"centre": fitted.centre, "spread": fitted.spread}
+    own = zip(*(values.tolist() for values in columns.values()), strict=True)
+    return [f"{head},{orjson.dumps(dict(zip(columns, values, strict=True)))[1:].decode()}" for values in own]
 
 
 def from_json(parameters: str | Mapping[str, Any]) -> Fitted:
@@ -49,8 +57,9 @@ def from_json(parameters: str | Mapping[str, Any]) -> Fitted:
     def one(name: str) -> Floats:
         return np.array([content[name]], float)
 
+    names = tuple(content["specification"]["regressors"])
     return Fitted(
-        specification=Specification(**content["specification"]),
+        specification=Specification(**{**content["specification"], "regressors": names}),
         rows=np.zeros(1, np.int64),
         first=np.datetime64(content["first"], "D"),
         last=np.datetime64(content["last"], "D"),
@@ -61,6 +70,8 @@ def from_json(parameters: str | Mapping[str, Any]) -> Fitted:
         delta=one("delta"),
         beta=one("beta"),
         sigma=one("sigma_obs"),
+        centre=one("centre") if names else np.empty((1, 0)),
+        spread=one("spread") if names else np.empty((1, 0)),
     )
 
 
@@ -69,7 +80,7 @@ def to_prophet(parameters: str | Mapping[str, Any], history: pd.DataFrame | None
 
     Args:
         parameters: what a batched Prophet engine stored for a series.
-        history: columns ds and y, to be drawn as points by Prophet's plots; None: no points.
+        history: columns ds, y and the model's regressors, to be drawn as points by Prophet's plots; None: no points.
     """
     content: Mapping[str, Any] = json.loads(parameters) if isinstance(parameters, str) else parameters
     fitted = from_json(content)
@@ -78,7 +89,11 @@ def to_prophet(parameters: str | Mapping[str, Any], history: pd.DataFrame | None
     # Prophet takes its features from a history: that of the calendar has all holidays that were fitted.
     first = pd.Timestamp(content["end"]) - pd.Timedelta(days=content["calendar_days"] - 1)
     days = pd.date_range(first, content["end"], freq="D")
-    model.preprocess(pd.DataFrame({"ds": days, "y": np.arange(len(days)) % 2 * float(fitted.scale[0])}))
+    names = fitted.specification.regressors
+    frame = pd.DataFrame({"ds": days, "y": np.arange(len(days)) % 2 * float(fitted.scale[0])})
+    model.preprocess(frame.assign(**dict.fromkeys(names, 0.0)))
+    for name, centre, spread in zip(names, fitted.centre[0], fitted.spread[0], strict=True):
+        model.extra_regressors[name].update(mu=float(centre), std=float(spread))
     model.start, model.t_scale = pd.Timestamp(fitted.first), pd.Timedelta(days=fitted.span)
     model.y_scale = float(fitted.scale[0])
     model.changepoints_t = fitted.changepoints / fitted.span
@@ -97,6 +112,6 @@ def to_prophet(parameters: str | Mapping[str, Any], history: pd.DataFrame | None
 
 def _history(history: pd.DataFrame | None, fitted: Fitted) -> pd.DataFrame:
     if history is not None:
-        return history.loc[:, ["ds", "y"]].reset_index(drop=True)
+        return history.loc[:, ["ds", "y", *fitted.specification.regressors]].reset_index(drop=True)
     ends = pd.to_datetime([str(fitted.first), str(fitted.last)])
-    return pd.DataFrame({"ds": ends, "y": [np.nan, np.nan]}).assign(y=0.0)
+    return pd.DataFrame({"ds": ends}).assign(y=0.0, **dict.fromkeys(fitted.specification.regressors, 0.0))
