@@ -67,11 +67,19 @@ class HourlyPlan:
             rows: what `batch` was read from. yhat, quantiles: its daily forecast; series without one have NaN
                 there and zeros here.
         """
-        days, spread = np.nan_to_num(yhat), np.nan_to_num(quantiles)
+        return self.spread(self.shapes(rows, batch, yhat.shape[1]), yhat, quantiles)
+
+    def shapes(self, rows: pa.RecordBatch | pa.Table, batch: SeriesBatch, horizon: int) -> Floats:
+        """(n, days, 24) what each hour of the days after `batch.end` has of its day: expected units, or shares."""
+        days = min(-(-self.hours // 24), horizon)
         if self.method == PROFILE:
-            return profile_hours(batch, self.profiles, days, spread, QUANTILES, self.hours)
-        rate = fit_hour_of_week(batch, read_history(rows), self.profiles, self.weeks)
-        return direct_hours(rate, batch, days, spread, QUANTILES, self.hours, self.coherent)
+            return profile_shapes(batch, self.profiles, days)
+        return direct_shapes(fit_hour_of_week(batch, read_history(rows), self.profiles, self.weeks), batch, days)
+
+    def spread(self, shapes: Floats, yhat: Floats, quantiles: Floats) -> tuple[Floats, Floats]:
+        """The days' forecasts over their hours, by `shapes`: see `forecast`."""
+        coherent = self.coherent or self.method == PROFILE
+        return spread_hours(shapes, np.nan_to_num(yhat), np.nan_to_num(quantiles), QUANTILES, self.hours, coherent)
 
 
 @dataclass(frozen=True)
@@ -150,18 +158,31 @@ def direct_hours(
         (n, hours) and (n, hours, q).
     """
     days = min(-(-hours // 24), yhat.shape[1])
+    return spread_hours(direct_shapes(rate, batch, days), yhat, quantiles, probabilities, hours, reconciled)
+
+
+def direct_shapes(rate: Floats, batch: SeriesBatch, days: int) -> Floats:
+    """(n, days, 24) expected units in each hour of the days after `batch.end`, from `fit_hour_of_week`."""
     first = batch.end + timedelta(days=1)
     means = np.empty((len(batch), days, 24))
     for timezone, rows in _by_timezone(batch):
         means[rows] = rate.reshape(-1, 168)[rows][:, local_cells(timezone, first, days)].reshape(-1, days, 24)
+    return means
+
+
+def spread_hours(
+    shapes: Floats, yhat: Floats, quantiles: Floats, probabilities: tuple[float, ...], hours: int, reconciled: bool
+) -> tuple[Floats, Floats]:
+    """(n, hours) and (n, hours, q) from shapes (n, days, 24) and the days' forecast; see `direct_hours`."""
+    days = shapes.shape[1]
     if reconciled:
-        shares = means / means.sum(axis=2, keepdims=True)
+        shares = shapes / shapes.sum(axis=2, keepdims=True)
         return hourly_forecast(yhat, quantiles, shares, probabilities, min(hours, 24 * days))
     day = yhat[:, :days, None]
     variance = variance_from_quantiles(quantiles[:, :days], probabilities)[:, :, None]
     relative = np.divide(np.maximum(variance - day, 0.0), day**2, out=np.zeros_like(day), where=day > 0)
-    mean = means.reshape(len(batch), -1)[:, :hours]
-    spread = (means + relative * means**2).reshape(len(batch), -1)[:, :hours]
+    mean = shapes.reshape(len(shapes), -1)[:, :hours]
+    spread = (shapes + relative * shapes**2).reshape(len(shapes), -1)[:, :hours]
     return mean, demand_quantiles(mean, spread, probabilities)
 
 
@@ -175,11 +196,15 @@ def profile_hours(
 ) -> tuple[Floats, Floats]:
     """Hourly forecasts after `batch.end` from the categories' profiles; see `hourly_forecast`."""
     days = min(-(-hours // 24), yhat.shape[1])
+    return hourly_forecast(yhat, quantiles, profile_shapes(batch, profiles, days), probabilities, min(hours, 24 * days))
+
+
+def profile_shapes(batch: SeriesBatch, profiles: IntradayProfiles, days: int) -> Floats:
+    """(n, days, 24) shares of the days after `batch.end` by the categories' profiles."""
     first = batch.end + timedelta(days=1)
     keys = list(zip(batch.category, batch.timezone, strict=True))
     known = {key: utc_day_shares(profiles[key[0]], key[1], first, days) for key in set(keys)}
-    shares = np.array([known[key] for key in keys]).reshape(len(batch), days, 24)
-    return hourly_forecast(yhat, quantiles, shares, probabilities, min(hours, 24 * days))
+    return np.array([known[key] for key in keys]).reshape(len(batch), days, 24)
 
 
 def _shape(units: Floats, hours: Floats, profile: Floats) -> Floats:

@@ -75,13 +75,19 @@ def weekday_index(batch: SeriesBatch, days: int, prior: Floats, pseudo_days: flo
         prior: (n, 7) the index believed without data.
         pseudo_days: days at the series' own mean that the prior counts for on each weekday.
     """
-    recent = batch.demand[:, -days:]
+    recent = last_days(batch.demand, days)
     known = np.isfinite(recent)
     units = np.where(known, recent, 0.0)
     mean = units.sum(axis=1) / np.maximum(known.sum(axis=1), 1)
-    place = np.eye(7)[weekdays(batch.dates[-days:])].astype(bool)
+    place = np.eye(7)[weekdays(np.datetime64(batch.end, "D") + np.arange(-days + 1, 1))].astype(bool)
     sums = np.stack([units[:, place[:, day]].sum(axis=1) for day in range(7)], axis=1)
     counts = np.stack([known[:, place[:, day]].sum(axis=1) for day in range(7)], axis=1)
     index = (sums + pseudo_days * mean[:, None] * prior) / ((counts + pseudo_days) * np.maximum(mean, 1e-12)[:, None])
     index = np.where(mean[:, None] > 0, index, 1.0)
     return np.asarray(index / np.maximum(index.mean(axis=1, keepdims=True), 1e-12), float)
+
+
+def last_days(demand: Floats, days: int) -> Floats:
+    """(n, days) the last columns, NaN before the first: sums then do not depend on what else is in the batch."""
+    tail = demand[:, -days:]
+    return np.pad(tail, ((0, 0), (days - tail.shape[1], 0)), constant_values=np.nan)

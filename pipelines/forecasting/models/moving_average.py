@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from pipelines.forecasting.engines import EngineOptions, ForecastBatch, register
-from pipelines.forecasting.level_model import LevelFit, replay_level, weekday_index
+from pipelines.forecasting.level_model import LevelFit, last_days, replay_level, weekday_index
 from pipelines.forecasting.pooled.design import weekdays
 from pipelines.forecasting.series import Floats, SeriesBatch
 
@@ -30,7 +30,7 @@ class MovingAverage:
     def fit_forecast(self, batch: SeriesBatch, horizon: int, probabilities: Sequence[float]) -> ForecastBatch:
         """See `Engine.fit_forecast`; fails for series with fewer than 14 known days in eight weeks, or none in
         four."""
-        recent = _window(batch.demand, WEEKDAY_DAYS)
+        recent = last_days(batch.demand, WEEKDAY_DAYS)
         known = np.isfinite(recent)
         lately = known[:, -LEVEL_DAYS:].sum(axis=1)
         level = np.where(known, recent, 0.0)[:, -LEVEL_DAYS:].sum(axis=1) / np.maximum(lately, 1)
@@ -48,9 +48,3 @@ class MovingAverage:
     def replay(self, parameters: str, horizon: int, probabilities: Sequence[float]) -> tuple[Floats, Floats]:
         """See `Engine.replay`."""
         return replay_level(parameters, horizon, probabilities)
-
-
-def _window(demand: Floats, days: int) -> Floats:
-    """The last days, NaN before the first column: sums then do not depend on what else is in the batch."""
-    tail = demand[:, -days:]
-    return np.pad(tail, ((0, 0), (days - tail.shape[1], 0)), constant_values=np.nan)
