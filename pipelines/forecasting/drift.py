@@ -215,7 +215,7 @@ def _scope(name: str, window: Window, signal: Floats, weeks: Floats, settings: D
         "stability_index": stability_index(weeks[:, :4].mean(axis=1), weeks[:, -4:].mean(axis=1)),
     }
     noise = {
-        "bias": _quotient(float(np.sqrt(np.square(error.sum(axis=1)).sum())), units),
+        "bias": _ratio_error(error.sum(axis=1), actual.sum(axis=1)),
         "coverage": _deviation(NOMINAL_COVERAGE, days),
         "signalling_share": _deviation(settings.signalling_share_limit, len(signalled)),
     }
@@ -248,6 +248,15 @@ def _weights(known: npt.NDArray[np.bool_], smoothing: float) -> Floats:
 
 def _quotient(numerator: float, denominator: float) -> float:
     return numerator / denominator if denominator > 0 else float("nan")
+
+
+def _ratio_error(numerator: Floats, denominator: Floats) -> float:
+    """Standard error of Σ numerator / Σ denominator over a sample of series; NaN for fewer than two."""
+    total, count = float(denominator.sum()), int((denominator > 0).sum())
+    if count < 2 or total <= 0:
+        return float("nan")
+    rest = numerator - float(numerator.sum()) / total * denominator
+    return float(np.sqrt(np.square(rest).sum() * count / (count - 1)) / total)
 
 
 def _deviation(share: float, count: int) -> float:
