@@ -19,7 +19,7 @@ from pipelines.operations.settings import load_settings
 from tests.e2e.prepared_home import prepare
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
-ONE_SERIES = NOTEBOOKS / "01_one_series.ipynb"
+ONE_SERIES = NOTEBOOKS / "04_one_series.ipynb"
 CODE_LINES = 100
 
 
@@ -86,6 +86,28 @@ def test_one_series_takes_any_series_also_one_without_orders(prepared: Tables, m
 def test_one_series_without_tables_says_what_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(CellExecutionError, match=r"silver/stock_movements is missing.*make demo.*STOCKCAST_HOME"):
         run(ONE_SERIES, str(tmp_path / "nothing"), monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "pictures"),
+    [
+        ("01_explore_demand", ["a simulated chain", "lost for want of stock"], 4),
+        ("02_diagnose_series", ["a simulated chain", "parameters fitted here", "WAPE in sample"], 3),
+        ("03_compare_models", ["a simulated chain", "cutoffs 20", "seasonal_naive", "prophet_batched"], 1),
+    ],
+)
+def test_without_tables_the_others_simulate_a_chain(
+    name: str, said: list[str], pictures: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outputs = run(NOTEBOOKS / f"{name}.ipynb", str(tmp_path / "nothing"), monkeypatch)
+    text = "".join(output["text"] for output in outputs if output.get("name") == "stdout")
+    text += "".join(shown(outputs, "text/plain"))
+    for part in said:
+        assert part in text
+    found = [matplotlib.image.imread(io.BytesIO(base64.b64decode(png))) for png in shown(outputs, "image/png")]
+    assert len(found) == pictures
+    for picture in found:
+        assert 0.005 < (picture[..., :3].min(axis=2) < 0.9).mean() < 0.5
 
 
 def home_of(tables: Tables) -> str:
