@@ -29,6 +29,15 @@ NAMES = {
     "state_store_pandas": "(a2) Spark's state store, applyInPandasWithState",
     "kafka_streams": "Kafka Streams peer",
     "ingest_only": "ingest alone, to the committed ledger",
+    "ours_additive": "prophet_batched, additive",
+    "ours_multiplicative": "prophet_batched, multiplicative",
+    "prophet_batch_additive": "prophet-batch 0.1.2, additive",
+    "prophet_batch_multiplicative": "prophet-batch 0.1.2, multiplicative",
+    "stock_additive": "stock Prophet 1.5, additive",
+    "stock_multiplicative": "stock Prophet 1.5, multiplicative",
+    "delta_ours_additive": "mapInArrow, prophet_batched, additive",
+    "delta_ours_multiplicative": "mapInArrow, prophet_batched, multiplicative",
+    "delta_stock": "applyInPandas, stock Prophet, additive",
 }
 
 
@@ -72,7 +81,7 @@ Where a micro-batch spends its time (median ms; the restock column is the second
 
 {_batches(results)}
 
-{_foot(command)}"""
+{foot(command)}"""
 
 
 def catch_up_section(options: Options, results: Results, command: str) -> str:
@@ -93,7 +102,7 @@ home, {options.repetitions} repetitions, interleaved. The peer's time counts fro
 
 {_table(results, columns)}
 
-{_foot(command)}"""
+{foot(command)}"""
 
 
 def memory_section(_: Options, results: Results, command: str) -> str:
@@ -108,7 +117,7 @@ def memory_section(_: Options, results: Results, command: str) -> str:
 
 {table}
 
-{_foot(command)}"""
+{foot(command)}"""
 
 
 def _kafka(rows: Sequence[Result]) -> str:
@@ -135,5 +144,6 @@ def _batches(results: Results) -> str:
     return "\n".join(lines)
 
 
-def _foot(command: str) -> str:
+def foot(command: str) -> str:
+    """The command that measures a section again, the day, and the machine."""
     return f"`{command}` · {time.strftime('%Y-%m-%d')} · {environment()}"
