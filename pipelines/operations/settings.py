@@ -230,7 +230,9 @@ class PromotionSettings(_Section):
     )
     largest_bias: float = Field(0.15, gt=0, description="largest |Σ(forecast - actual)| / Σ actual of the backtest")
     lowest_coverage: float = Field(0.65, ge=0, le=1, description="of the 80 % interval in the backtest")
-    highest_coverage: float = Field(0.95, ge=0, le=1, description="of the 80 % interval in the backtest")
+    highest_coverage: float = Field(
+        0.99, ge=0, le=1, description="of the 80 % interval in the backtest; counts of slow movers always cover more"
+    )
     longest_refusal_days: int = Field(
         7, ge=1, description="forecasts in force that are this much older are replaced whatever the gates say"
     )

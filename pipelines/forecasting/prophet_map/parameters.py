@@ -57,7 +57,7 @@ def from_json(parameters: str | Mapping[str, Any]) -> Fitted:
     def one(name: str) -> Floats:
         return np.array([content[name]], float)
 
-    names = tuple(content["specification"]["regressors"])
+    names = tuple(content["specification"].get("regressors", ()))
     return Fitted(
         specification=Specification(**{**content["specification"], "regressors": names}),
         rows=np.zeros(1, np.int64),
