@@ -41,7 +41,7 @@ def refused(decision) -> list[str]:
         (Evidence(0.14, 0.2, 0.30, 0.79), 0.03, ["bias"]),
         (Evidence(0.14, 0.2, -0.30, 0.79), 0.03, ["bias"]),
         (Evidence(0.14, 0.2, 0.01, 0.40), 0.03, ["coverage"]),
-        (Evidence(0.14, 0.2, 0.01, 0.99), 0.03, ["coverage"]),
+        (Evidence(0.14, 0.2, 0.01, 1.00), 0.03, ["coverage"]),
         (Evidence(0.14, 0.2, 0.30, 0.40), -0.10, ["gain", "bias", "coverage"]),
     ],
     ids=["better", "worse within the allowance", "worse", "too high", "too low", "too narrow", "too wide", "all"],
