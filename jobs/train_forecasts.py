@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from pipelines.forecasting.engines import refuse_unknown
+from pipelines.forecasting.selection import refuse_unknown_candidates
 from pipelines.forecasting.training import train
 from pipelines.io.delta import Tables
 from pipelines.operations.job import JobArguments, run_job
@@ -19,7 +19,7 @@ log = logging.getLogger("stockcast.forecasting")
 
 def run(arguments: JobArguments) -> None:
     settings = arguments.settings
-    refuse_unknown(settings.forecast.engine)
+    refuse_unknown_candidates(settings.forecast)
     spark = open_session("stockcast train_forecasts")
     try:
         dry_run = arguments.options.dry_run

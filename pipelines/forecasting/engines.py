@@ -9,8 +9,9 @@ from __future__ import annotations
 import importlib
 import logging
 import pkgutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import date
 from typing import ClassVar, Protocol, TypeVar
 
 import numpy as np
@@ -72,11 +73,23 @@ class ForecastBatch:
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """What every engine is made from; `profiles` and `pools` are what other series tell."""
+    """What every engine is made from; `profiles` and `pools` are what other series tell.
+
+    `earlier` holds profiles by the last day that they know, so that a backtest sees none of later days. An engine
+    whose class says `uses_pools = True` gets pools of every cutoff.
+    """
 
     settings: ForecastSettings = field(default_factory=ForecastSettings)
     profiles: CategoryProfiles = field(default_factory=CategoryProfiles)
     pools: Pools = field(default_factory=Pools)
+    earlier: Mapping[date, CategoryProfiles] = field(default_factory=dict)
+
+    def profiles_at(self, end: date) -> CategoryProfiles:
+        """The newest profiles that know nothing after `end`; where no days are given, `profiles`."""
+        if not self.earlier:
+            return self.profiles
+        known = [day for day in self.earlier if day <= end]
+        return self.earlier[max(known)] if known else CategoryProfiles()
 
 
 class Engine(Protocol):
@@ -131,11 +144,6 @@ def create(name: str, options: EngineOptions) -> Engine:
     if name not in known:
         raise UsageError(f"forecast.engine is {name!r}; expected one of: {', '.join(known)}")
     return _REGISTERED[name](options)
-
-
-def refuse_unknown(name: str) -> None:
-    """Raise `UsageError` where no engine has that name: before Spark starts, not an hour later."""
-    create(name, EngineOptions())
 
 
 def fit_safely(engine: Engine, batch: SeriesBatch, horizon: int, probabilities: Sequence[float]) -> ForecastBatch:

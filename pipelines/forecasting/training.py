@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
-from functools import partial
+from datetime import date, datetime
 from typing import TypeVar
 from zoneinfo import available_timezones
 
@@ -23,25 +20,21 @@ from pipelines.contracts.tables import (
     HOURLY_DEMAND,
     LOCATIONS,
     PRODUCTS,
-    QUANTILES,
     SOURCING,
     TRAINING,
 )
 from pipelines.errors import MissingDataError, PublishingError
-from pipelines.forecasting import coherence, frames, publishing, reconciliation, releasing, trained
+from pipelines.forecasting import coherence, frames, publishing, reconciliation, releasing
 from pipelines.forecasting.backtests import backtest_rows
-from pipelines.forecasting.category import category_profiles
-from pipelines.forecasting.censoring import Censoring
 from pipelines.forecasting.drift_watch import DriftReport, watch
-from pipelines.forecasting.engines import EngineOptions, create, refuse_unknown
-from pipelines.forecasting.hour_of_week import HourlyPlan
-from pipelines.forecasting.hourly import IntradayProfiles, intraday_profiles
+from pipelines.forecasting.engines import EngineOptions, create
+from pipelines.forecasting.passes import Inputs, Progress, train_series
 from pipelines.forecasting.promotion import Decision, Evidence
 from pipelines.forecasting.registry import COMPLETE
-from pipelines.forecasting.selection import FAILED, OK, Engines, Task
+from pipelines.forecasting.selection import FAILED, Competition, refuse_unknown_candidates
 from pipelines.forecasting.summary import Summary, summarise
 from pipelines.forecasting.tracking import Tracking, start_run
-from pipelines.forecasting.trained import TRAINED_SERIES, Plan
+from pipelines.forecasting.trained import TRAINED_SERIES
 from pipelines.forecasting.training_pages import Trained, illustrate, record
 from pipelines.io import published
 from pipelines.io.delta import Tables, spark_schema
@@ -50,15 +43,7 @@ from pipelines.operations.settings import ForecastSettings, Settings
 
 log = logging.getLogger("stockcast.forecasting")
 
-Progress = Callable[[int, int], None]
-"""Called every few seconds with the series done and all series."""
-
 Result = TypeVar("Result")
-
-BASELINE, FALLBACK_MODEL = "seasonal_naive", "category_profile"
-PROGRESS_SECONDS = 5.0
-PARTITIONS_PER_CORE = 8
-SMALLEST_PARTITION = 4
 
 
 @dataclass(frozen=True)
@@ -78,15 +63,6 @@ class TrainingReport:
     champion: bool
     decision: Decision
     drift: DriftReport | None
-
-
-@dataclass(frozen=True)
-class _Inputs:
-    daily: DataFrame
-    hourly: DataFrame
-    products: DataFrame
-    locations: DataFrame
-    sourcing: DataFrame
 
 
 def train(
@@ -111,11 +87,11 @@ def train(
         dry_run: train, track and judge, but put nothing into force.
 
     Raises:
-        UsageError: the engine of the settings is not registered.
+        UsageError: an engine that the settings name is not registered.
         MissingDataError: there is no demand up to `as_of`.
         PublishingError: the new forecasts are incomplete or malformed, or the engine failed on every series.
     """
-    refuse_unknown(settings.forecast.engine)
+    refuse_unknown_candidates(settings.forecast)
     with ownership(settings, TRAINING):
         inputs = _read(spark, tables)
         as_of = _last_day(inputs.daily, as_of, now)
@@ -132,7 +108,7 @@ def train(
 
 @dataclass(frozen=True)
 class _Job:
-    inputs: _Inputs
+    inputs: Inputs
     as_of: date
     version: str
     now: datetime
@@ -143,10 +119,10 @@ class _Job:
 
 def _train(spark: SparkSession, settings: Settings, tables: Tables, job: _Job) -> TrainingReport:
     forecast = settings.forecast
-    _fit_all(spark, forecast, tables, job)
+    trained = train_series(spark, forecast, tables, job.inputs, job.as_of, job.progress)
     results = tables.frame(spark, TRAINED_SERIES)
     status = tables.read(TRAINED_SERIES, columns=_STATUS_COLUMNS)
-    _refuse_systematic_failure(status, forecast.engine)
+    _refuse_systematic_failure(status, trained.contest)
     summary = summarise(status.to_pandas())
     drift = _watch(settings, tables, job, status.to_pandas())
     page = Trained(job.version, job.as_of, forecast.horizon_days, summary, status.to_pandas(), drift)
@@ -196,7 +172,7 @@ def _coherent(rows: DataFrame, results: DataFrame, job: _Job, forecast: Forecast
 # Reading -----------------------------------------------------------------------------------------------
 
 
-def _read(spark: SparkSession, tables: Tables) -> _Inputs:
+def _read(spark: SparkSession, tables: Tables) -> Inputs:
     locations = tables.read(LOCATIONS)
     unknown = sorted(
         {zone for zone in locations.column("timezone").to_pylist() if zone not in available_timezones()}, key=str
@@ -209,7 +185,7 @@ def _read(spark: SparkSession, tables: Tables) -> _Inputs:
             locations.column("timezone"),
         )
         locations = locations.set_column(locations.schema.get_field_index("timezone"), "timezone", mended)
-    return _Inputs(
+    return Inputs(
         daily=tables.frame(spark, DAILY_DEMAND),
         hourly=tables.frame(spark, HOURLY_DEMAND),
         products=tables.frame(spark, PRODUCTS),
@@ -230,108 +206,7 @@ def _last_day(daily: DataFrame, as_of: date | None, now: datetime) -> date:
     return newest if as_of is None else as_of
 
 
-# Fitting -----------------------------------------------------------------------------------------------
-
-
-def _fit_all(spark: SparkSession, forecast: ForecastSettings, tables: Tables, job: _Job) -> None:
-    """Train all series on the executors, into `TRAINED_SERIES`."""
-    daily = job.inputs.daily.where(F.col("date") <= F.lit(job.as_of))
-    requested = frames.requested_series(daily, job.inputs.sourcing, job.inputs.locations).persist()
-    try:
-        _fit_requested(spark, forecast, tables, job, daily, requested)
-    finally:
-        requested.unpersist()
-    # The last training's files are of no use to anybody.
-    tables.handle(TRAINED_SERIES).vacuum(0, dry_run=False, enforce_retention_duration=False)
-
-
-def _fit_requested(
-    spark: SparkSession,
-    forecast: ForecastSettings,
-    tables: Tables,
-    job: _Job,
-    daily: DataFrame,
-    requested: DataFrame,
-) -> None:
-    total = requested.count()
-    first = job.as_of - timedelta(days=forecast.history_days - 1)
-    hours = frames.hourly_history(job.inputs.hourly, first, job.as_of, 7 * forecast.profile_weeks)
-    series = frames.series_rows(daily, requested, job.inputs.products, job.inputs.locations, first, hours)
-    plan = _plan(forecast, daily, job)
-    log.info("training %d series up to %s with %s", total, job.as_of, forecast.engine)
-    cores = spark.sparkContext.defaultParallelism
-    partitions = max(1, min(-(-total // SMALLEST_PARTITION), PARTITIONS_PER_CORE * cores))
-    done = spark.sparkContext.accumulator(0)
-    results = series.repartition(partitions).mapInArrow(
-        partial(trained.train_rows, plan=plan, done=done), spark_schema(TRAINED_SERIES)
-    )
-    with _small_batches(spark, forecast.batch_series), _reporting(lambda: done.value, total, job.progress):
-        tables.overwrite_frame(TRAINED_SERIES, results)
-
-
-def _plan(forecast: ForecastSettings, daily: DataFrame, job: _Job) -> Plan:
-    first = job.as_of - timedelta(days=7 * forecast.profile_weeks - 1)
-    category = frames.category_statistics(daily, job.inputs.products, first).toPandas()
-    options = EngineOptions(forecast, category_profiles(category))
-    engines = Engines(*(create(name, options) for name in (forecast.engine, BASELINE, FALLBACK_MODEL)))
-    intraday = _intraday(job, first)
-    return Plan(
-        engines=engines,
-        task=Task(forecast.horizon_days, forecast.minimum_history_days, QUANTILES),
-        end=job.as_of,
-        batch_series=forecast.batch_series,
-        hourly=HourlyPlan(
-            min(forecast.hourly_horizon_hours, 24 * forecast.horizon_days),
-            intraday,
-            forecast.hourly_method,
-            forecast.hourly_coherent,
-            forecast.profile_weeks,
-        ),
-        censoring=Censoring(forecast.censoring, forecast.censoring_floor, intraday),
-    )
-
-
-def _intraday(job: _Job, first: date) -> IntradayProfiles:
-    statistics = frames.intraday_statistics(
-        job.inputs.hourly, job.inputs.products, job.inputs.locations, first, job.as_of
-    )
-    return intraday_profiles(statistics.toPandas(), first, job.as_of)
-
-
-@contextmanager
-def _small_batches(spark: SparkSession, rows: int) -> Iterator[None]:
-    """Arrow batches of at most `rows` rows for the block: a row is a whole series."""
-    name = "spark.sql.execution.arrow.maxRecordsPerBatch"
-    before = spark.conf.get(name)
-    spark.conf.set(name, rows)
-    try:
-        yield
-    finally:
-        spark.conf.set(name, before or "10000")
-
-
-@contextmanager
-def _reporting(done: Callable[[], int], total: int, progress: Progress | None) -> Iterator[None]:
-    """Tell every few seconds how many series are done; a task that Spark repeats is counted once more."""
-    finished = threading.Event()
-    told = progress or (lambda count, of: log.info("%d of %d series trained", count, of))
-
-    def tell() -> None:
-        last = -1
-        while not finished.wait(PROGRESS_SECONDS):
-            count = min(done(), total)
-            if count != last:
-                told(count, total)
-                last = count
-
-    thread = threading.Thread(target=tell, name="training-progress", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        finished.set()
-        thread.join()
-    told(total, total)
+# Judging what was trained -------------------------------------------------------------------------------
 
 
 _STATUS_COLUMNS = [
@@ -341,16 +216,19 @@ _STATUS_COLUMNS = [
 ]
 
 
-def _refuse_systematic_failure(status: pa.Table, engine: str) -> None:
-    """An engine that fails on every series has a cause of its own: fallbacks for all would hide it."""
-    rows = status.select(["status", "attempted", "reason"]).to_pandas()
-    tried = rows[rows["attempted"]]
+def _refuse_systematic_failure(status: pa.Table, contest: Competition) -> None:
+    """An engine that fails on every series has a cause of its own: others in its place would hide it."""
+    names = ["status", "attempted", "reason", "demand_class", "default_failure"]
+    rows = status.select(names).to_pandas()
     if not len(rows) or (rows["status"] == FAILED).all():
         raise PublishingError(f"no series could be forecast ({_first(rows)}); the forecasts in force stay")
-    if len(tried) and not (tried["status"] == OK).any():
+    classes = [label for label, candidates in contest.classes.items() if contest.default in candidates]
+    tried = rows[rows["attempted"] & rows["demand_class"].isin(classes)]
+    if len(tried) and tried["default_failure"].notna().all():
         raise PublishingError(
-            f"the engine {engine} failed on all {len(tried)} series it was tried on ({_first(tried)}); the forecasts "
-            "in force stay. Mend the engine, or choose another with --set forecast.engine=NAME"
+            f"the engine {contest.default} failed on all {len(tried)} series it was tried on (the first: "
+            f"{tried['default_failure'].iloc[0]}); the forecasts in force stay. Mend the engine, or choose another "
+            "with --set forecast.engine=NAME"
         )
 
 

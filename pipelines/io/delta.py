@@ -240,6 +240,9 @@ class Tables:
         writer = frame.select(*table.schema.names).write.format("delta").mode("overwrite")
         if predicate is not None:
             writer = writer.option("replaceWhere", predicate)
+        else:
+            # A table that is replaced whole may have got other columns with a newer release.
+            writer = writer.option("overwriteSchema", "true")
         writer.save(self.uri(table))
 
 

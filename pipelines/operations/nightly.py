@@ -12,7 +12,8 @@ from pyspark.sql import SparkSession
 from pipelines.contracts.tables import STOCK_MOVEMENTS
 from pipelines.demand.aggregate import aggregate_demand
 from pipelines.errors import MissingDataError
-from pipelines.forecasting.training import Progress, TrainingReport, train
+from pipelines.forecasting.passes import Progress
+from pipelines.forecasting.training import TrainingReport, train
 from pipelines.inventory.planning import PlanningReport, plan
 from pipelines.io.delta import Tables
 from pipelines.operations.settings import Settings

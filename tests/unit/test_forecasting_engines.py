@@ -15,7 +15,6 @@ from pipelines.errors import UsageError
 from pipelines.forecasting.category import CategoryProfile, CategoryProfiles
 from pipelines.forecasting.engines import EngineOptions, create, fit_safely, monotone, registered
 from pipelines.forecasting.models.seasonal_naive import SeasonalNaive
-from pipelines.forecasting.selection import Engines, Task, backtest, train_batch, unsuitable
 from pipelines.forecasting.series import from_matrix
 from pipelines.operations.settings import ForecastSettings
 
@@ -25,7 +24,6 @@ OPTIONS = EngineOptions(
     ForecastSettings(uncertainty_samples=100),
     CategoryProfiles(overall=CategoryProfile(level=4.0, weekday=np.linspace(0.7, 1.3, 7), dispersion=2.0)),
 )
-TASK = Task(HORIZON, 30, QUANTILES)
 
 
 def weekly(days: int, level: float = 20.0, seed: int = 1) -> np.ndarray:
@@ -206,97 +204,3 @@ class TestOneBadSeries:
 
 def test_monotone():
     np.testing.assert_array_equal(monotone(np.array([-1.0, 3, 2, 4])), [0, 3, 3, 4])
-
-
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("weekly", None),
-        ("gaps", None),
-        ("spike", None),
-        ("short", "too short: 20 known days, 30 are needed"),
-        ("two points", "too short: 2 known days"),
-        ("constant", "constant demand of 5 a day"),
-        ("zeros", "constant demand of 0 a day"),
-        ("nothing", "no sales yet"),
-    ],
-)
-def test_what_a_model_is_not_fitted_to(name, reason):
-    found = unsuitable(BATCH, 30)[NAMES.index(name)]
-    assert found is None if reason is None else found.startswith(reason)
-
-
-def engines(model) -> Engines:
-    return Engines(model, create("seasonal_naive", OPTIONS), create("category_profile", OPTIONS))
-
-
-class TestBacktest:
-    def test_never_sees_the_days_it_is_scored_on(self):
-        # given the same series twice, the second with other last days
-        one = weekly(100)
-        other = one.copy()
-        other[-HORIZON:] = 1e6
-        engine = create("category_profile", OPTIONS)
-        # when
-        tested = backtest(engine, from_matrix(np.array([one, other]), END, [("a", "b")] * 2), TASK)
-        # then the forecasts are equal, the scores are not
-        np.testing.assert_array_equal(tested.forecast.yhat[0], tested.forecast.yhat[1])
-        assert tested.scores.WAPE[0] < 0.5
-        assert tested.scores.WAPE[1] > 0.9
-
-    def test_forecasts_the_right_days(self):
-        # given a series that repeats every week without noise
-        demand = np.tile(np.arange(7.0), 15)
-        tested = backtest(SeasonalNaive(OPTIONS), from_matrix(demand, END), TASK)
-        assert tested.scores.WAPE[0] == 0
-        assert tested.scores.coverage[0] == 1
-
-    def test_a_series_too_short_without_its_last_days_is_not_scored(self):
-        tested = backtest(SeasonalNaive(OPTIONS), from_matrix(weekly(35), END), TASK)
-        assert np.isnan(tested.scores.days[0])
-
-    def test_masked_days_do_not_count(self):
-        demand = weekly(100)
-        demand[-3:] = np.nan
-        tested = backtest(SeasonalNaive(OPTIONS), from_matrix(demand, END), TASK)
-        assert tested.scores.days[0] == HORIZON - 3
-
-
-class TestTrainBatch:
-    def test_every_series_gets_a_sound_forecast_a_status_and_where_due_a_reason(self):
-        outcome = train_batch(BATCH, engines(create("seasonal_naive", OPTIONS)), TASK)
-        assert np.isfinite(outcome.forecast.yhat).all()
-        assert np.isfinite(outcome.forecast.quantiles).all()
-        expected = {"weekly": "ok", "gaps": "ok", "large": "ok", "spike": "ok", "intermittent": "ok"}
-        assert dict(zip(NAMES, outcome.status, strict=True)) == {name: expected.get(name, "fallback") for name in NAMES}
-        for status, reason in zip(outcome.status, outcome.reason, strict=True):
-            assert status == "ok" or reason
-
-    def test_a_series_that_the_model_fails_on_falls_back_and_says_why(self):
-        batch = from_matrix(np.array([weekly(100), weekly(100)]), END)
-        outcome = train_batch(batch, engines(Broken("raises", ("sku-0",))), TASK)
-        assert outcome.status == ("fallback", "ok")
-        assert outcome.model == ("category_profile", "broken")
-        assert outcome.reason[0] == "broken failed: RuntimeError: out of luck"
-        assert np.isnan(outcome.tested.scores.WAPE[0])
-        assert outcome.attempted == (True, True)
-
-    def test_a_model_that_loses_clearly_gives_way_to_seasonal_naive(self):
-        batch = from_matrix(np.array([weekly(100), weekly(100, seed=2)]), END)
-        naive = train_batch(batch, engines(create("seasonal_naive", OPTIONS)), TASK)
-        # when the model triples the first series' forecast
-        outcome = train_batch(batch, engines(Broken("far off", ("sku-0",))), TASK)
-        # then that one is forecast by seasonal naive, and scored as such
-        assert outcome.status == ("ok", "ok")
-        assert outcome.model == ("seasonal_naive", "broken")
-        assert "above 1.15 times seasonal_naive's" in outcome.reason[0]
-        np.testing.assert_array_equal(outcome.forecast.yhat, naive.forecast.yhat)
-        assert outcome.tested.scores.WAPE[0] == naive.tested.scores.WAPE[0]
-
-    def test_a_series_that_even_the_fallback_fails_on_is_failed_and_stops_nobody(self):
-        batch = from_matrix(np.array([weekly(100), weekly(100, seed=2)]), END)
-        broken = Broken("raises", ("sku-0",))
-        outcome = train_batch(batch, Engines(broken, create("seasonal_naive", OPTIONS), broken), TASK)
-        assert outcome.status == ("failed", "ok")
-        assert "out of luck" in outcome.reason[0]
-        assert np.isnan(outcome.forecast.yhat[0]).all()

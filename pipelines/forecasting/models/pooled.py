@@ -30,6 +30,7 @@ class Pooled:
 
     options: EngineOptions
     name: ClassVar[str] = "pooled"
+    uses_pools: ClassVar[bool] = True
 
     def fit_forecast(self, batch: SeriesBatch, horizon: int, probabilities: Sequence[float]) -> ForecastBatch:
         """See `Engine.fit_forecast`; fails for series without a known day."""

@@ -25,7 +25,7 @@ class TeunterSyntetosBabai:
 
     def fit_forecast(self, batch: SeriesBatch, horizon: int, probabilities: Sequence[float]) -> ForecastBatch:
         """See `Engine.fit_forecast`; fails for series without a known day."""
-        fit = fit_rates(batch, self.options.profiles, probability=True)
+        fit = fit_rates(batch, self.options.profiles_at(batch.end), probability=True)
         failures = ["no known day" if days == 0 else None for days in batch.observed]
         return fit.batch(self.name, batch.end, horizon, probabilities, failures)
 
