@@ -37,3 +37,15 @@ class PublishingError(StockcastError):
 
 class MissingDataError(StockcastError):
     """A step was started before the data that it needs exist."""
+
+
+class UnknownOrderError(StockcastError):
+    """There is no such order."""
+
+
+class OrderConflictError(StockcastError):
+    """The order is in a state in which this cannot be decided any more."""
+
+
+class KeyReusedError(StockcastError):
+    """An idempotency key came again with another request; nothing was done."""

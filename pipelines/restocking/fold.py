@@ -162,9 +162,10 @@ class Fold:
         order = position.open_orders[order_id]
         position.clock = max(position.clock, event_time)
         order.state = next_state(order.state, status)
-        outcome.changes.append(OrderChange(order_id, status, event_time))
         if quantity is not None and status in _QUANTITY_COUNTS and not (status == PROPOSED and order.released):
             order.confirm(quantity, event_time)
+        changed = order.quantity if status == PROPOSED and not order.released else None
+        outcome.changes.append(OrderChange(order_id, status, event_time, quantity=changed))
         if eta is not None:
             order.promise(eta, event_time)
         if status == RECEIVED:

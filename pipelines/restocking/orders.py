@@ -58,12 +58,14 @@ _RANK = {state: rank for rank, state in enumerate(STATES)}
 
 @dataclass(frozen=True)
 class OrderChange:
-    """Something that happened to an order; `at` in microseconds since 1970, `received` in units so far."""
+    """Something that happened to an order; `at` in microseconds since 1970, `received` in units so far, `quantity`
+    where a proposal was changed."""
 
     order_id: str
     status: str
     at: int
     received: int | None = None
+    quantity: int | None = None
 
 
 def next_state(state: str, status: str) -> str:

@@ -13,7 +13,7 @@ from pipelines.contracts.tables import INVENTORY_POSITIONS, OPEN_ORDERS, ORDER_P
 from pipelines.ingestion.times import as_datetime, as_microseconds
 from pipelines.io.delta import Tables
 from pipelines.restocking.decisions import Record, decode_order
-from pipelines.restocking.orders import APPROVED, OrderChange, next_state
+from pipelines.restocking.orders import APPROVED, EXPIRED, PROPOSED, OrderChange, next_state
 from pipelines.restocking.positions import NEVER, OpenOrder, Position
 
 
@@ -132,6 +132,8 @@ def _enter(row: dict[str, Any], change: OrderChange) -> None:
         row["state_time"] = as_datetime(change.at)
     if change.received is not None:
         row["received"] = change.received
+    if change.quantity is not None and state in {PROPOSED, EXPIRED}:
+        row["quantity"] = change.quantity
 
 
 def _open_orders(position: Position) -> list[dict[str, Any]]:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import getpass
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated, Any
+from uuid import uuid4
 
 import orjson
 import pyarrow.compute as pc
 import typer
 
 from pipelines.contracts import topics
-from pipelines.contracts.tables import ORDER_OUTBOX, ORDERS
-from pipelines.errors import StockcastError
-from pipelines.ingestion.times import as_microseconds, format_time
+from pipelines.contracts.tables import LOCATIONS, ORDERS, PRODUCTS
+from pipelines.errors import StockcastError, UnknownOrderError
+from pipelines.ingestion.times import as_microseconds
 from pipelines.io import kafka
 from pipelines.io.delta import Tables
 from pipelines.operations.cli.options import (
@@ -26,6 +28,16 @@ from pipelines.operations.cli.options import (
 )
 from pipelines.operations.settings import Settings
 from pipelines.restocking.decisions import identifier
+from pipelines.restocking.desk import (
+    APPROVE,
+    CHANGE,
+    CREATE,
+    REJECT,
+    STATUS_OF,
+    Decision,
+    check_decision,
+    find_order,
+)
 
 app = typer.Typer(help="Restock orders.", no_args_is_help=True)
 
@@ -38,12 +50,13 @@ def list_orders(
     overrides: SetOption = None,
     state: Annotated[str | None, typer.Option(help="Only orders in this state.")] = None,
     location: Annotated[str | None, typer.Option(help="Only orders of this location.")] = None,
+    sku: Annotated[str | None, typer.Option(help="Only orders of this product.")] = None,
     limit: int = 20,
     json: JsonOption = False,
 ) -> None:
     """The newest orders."""
     where = None
-    for column, value in (("state", state), ("location_id", location)):
+    for column, value in (("state", state), ("location_id", location), ("sku", sku)):
         if value is not None:
             condition = pc.field(column) == value
             where = condition if where is None else where & condition
@@ -65,13 +78,13 @@ def list_orders(
 @app.command()
 def show(order_id: OrderId, config: ConfigOption = None, overrides: SetOption = None) -> None:
     """All that is known of an order, as JSON."""
-    show_json(_find(settings_from(config, overrides), order_id))
+    show_json(find_order(Tables(settings_from(config, overrides)), order_id))
 
 
 @app.command()
 def explain(order_id: OrderId, config: ConfigOption = None, overrides: SetOption = None) -> None:
     """Why it was ordered: the arithmetic in one line."""
-    typer.echo(_find(settings_from(config, overrides), order_id)["explanation"])
+    typer.echo(find_order(Tables(settings_from(config, overrides)), order_id)["explanation"])
 
 
 @app.command()
@@ -82,8 +95,20 @@ def approve(
     quantity: Annotated[int | None, typer.Option(min=1, help="Order this many units instead.")] = None,
     reason: Annotated[str | None, typer.Option(help="Kept with the decision.")] = None,
 ) -> None:
-    """Approve an order, possibly with another quantity."""
-    _decide(settings_from(config, overrides), order_id, "approved", quantity, reason)
+    """Approve a proposal, possibly with another quantity: it is released."""
+    _decide(settings_from(config, overrides), APPROVE, order_id, quantity, reason)
+
+
+@app.command()
+def change(
+    order_id: OrderId,
+    quantity: Annotated[int, typer.Option(min=1, help="Propose this many units instead.")],
+    reason: Annotated[str, typer.Option(help="Kept with the decision.")],
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Give a proposal another quantity; it goes on waiting for approval."""
+    _decide(settings_from(config, overrides), CHANGE, order_id, quantity, reason)
 
 
 @app.command()
@@ -94,29 +119,53 @@ def reject(
     overrides: SetOption = None,
 ) -> None:
     """Reject an order: it no longer counts as on order."""
-    _decide(settings_from(config, overrides), order_id, "rejected", None, reason)
+    _decide(settings_from(config, overrides), REJECT, order_id, None, reason)
 
 
-def _find(settings: Settings, order_id: str) -> dict[str, Any]:
+@app.command()
+def create(
+    location: Annotated[str, typer.Option(help="Where to.")],
+    sku: Annotated[str, typer.Option(help="What.")],
+    quantity: Annotated[int, typer.Option(min=1, help="Units.")],
+    reason: Annotated[str, typer.Option(help="Kept with the order.")],
+    key: Annotated[str | None, typer.Option(help="Makes a repetition harmless: one order for each key.")] = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Order by hand; it is released at once."""
+    settings = settings_from(config, overrides)
     tables = Tables(settings)
-    for row in tables.read(ORDERS, where=pc.field("order_id") == order_id).to_pylist():
-        return dict(row)
-    for row in tables.read(ORDER_OUTBOX, where=pc.field("order_id") == order_id).to_pylist():
-        return {"state": "proposed", **orjson.loads(row["payload"])}
-    raise StockcastError(f"there is no order {order_id}; `stockcast orders list` shows the newest")
+    _check_series(tables, location, sku)
+    key = key or uuid4().hex
+    with suppress(UnknownOrderError):
+        placed = find_order(tables, identifier("m", key))
+        typer.echo(f"order {placed['order_id']}: placed before with this key, {placed['quantity']} units")
+        return
+    decision = Decision(CREATE, identifier("m", key), getpass.getuser(), _now(), quantity, f"by hand: {reason}")
+    event_id = identifier("d", key)
+    _send(settings, decision.event(event_id, location_id=location, sku=sku))
+    typer.echo(f"order {decision.order_id}: sent to {topics.ORDER_STATUS}; the restock stream enters it within seconds")
 
 
-def _decide(settings: Settings, order_id: str, status: str, quantity: int | None, reason: str | None) -> None:
-    """Send the decision as an event; deciding twice in the same words is one decision."""
-    _find(settings, order_id)
-    actor = getpass.getuser()
-    event: dict[str, Any] = {
-        "event_id": identifier("d", order_id, status, actor, str(quantity), str(reason)),
-        "event_time": format_time(as_microseconds(datetime.now(UTC))),
-        "order_id": order_id,
-        "status": status,
-        "actor": actor,
-    }
-    event |= {name: value for name, value in (("quantity", quantity), ("reason", reason)) if value is not None}
-    kafka.send(kafka.producer(settings), topics.ORDER_STATUS, [(order_id, orjson.dumps(event))])
-    typer.echo(f"{status}: sent to {topics.ORDER_STATUS}; the restock stream enters it within seconds")
+def _decide(settings: Settings, action: str, order_id: str, quantity: int | None, reason: str | None) -> None:
+    """Send the decision as an event; deciding the same twice does no harm."""
+    check_decision(find_order(Tables(settings), order_id), action, quantity)
+    decision = Decision(action, order_id, getpass.getuser(), _now(), quantity, reason)
+    event_id = identifier("d", order_id, STATUS_OF[action], decision.actor, str(decision.at))
+    _send(settings, decision.event(event_id))
+    typer.echo(f"{STATUS_OF[action]}: sent to {topics.ORDER_STATUS}; the restock stream enters it within seconds")
+
+
+def _send(settings: Settings, event: dict[str, Any]) -> None:
+    kafka.send(kafka.producer(settings), topics.ORDER_STATUS, [(event["order_id"], orjson.dumps(event))])
+
+
+def _check_series(tables: Tables, location: str, sku: str) -> None:
+    for table, column, name in ((LOCATIONS, "location_id", location), (PRODUCTS, "sku", sku)):
+        known = tables.read(table, (column,)).column(column).to_pylist()
+        if known and name not in known:
+            raise StockcastError(f"the catalog has no {column} {name}; jobs/load_catalog.py loads it")
+
+
+def _now() -> int:
+    return as_microseconds(datetime.now(UTC))
