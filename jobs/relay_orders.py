@@ -1,4 +1,5 @@
-"""spark-submit jobs/relay_orders.py (or python): the outbox to Kafka. Needs no Spark session."""
+"""spark-submit jobs/relay_orders.py (or python): the outbox to Kafka, and the expiry of proposals. Needs no Spark
+session."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import threading
 
 from pipelines.io.delta import Tables
 from pipelines.operations.job import JobArguments, run_job
+from pipelines.restocking.expiry import kafka_expiry
 from pipelines.restocking.relay import Relay, relay_once
 
 
@@ -16,7 +18,7 @@ def run(arguments: JobArguments) -> None:
         return
     relay = Relay(settings, tables)
     try:
-        relay.run(threading.Event().wait)
+        relay.run(threading.Event().wait, kafka_expiry(settings, tables))
     finally:
         relay.close()
 

@@ -6,7 +6,8 @@ import logging
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from types import FrameType
 
 from pyspark.sql.streaming.query import StreamingQuery
@@ -17,8 +18,11 @@ from pipelines.io.delta import Tables
 from pipelines.io.ownership import ownership
 from pipelines.operations.session import open_session
 from pipelines.operations.settings import Settings
+from pipelines.restocking.expiry import kafka_expiry
 from pipelines.restocking.relay import Relay, relay_once
+from pipelines.restocking.sending import OrderSender
 from pipelines.restocking.stream import running_engine
+from pipelines.restocking.supplier import check_supplier_api
 
 log = logging.getLogger("stockcast.live")
 
@@ -33,10 +37,15 @@ def run_live(settings: Settings, *, once: bool = False, stop: threading.Event | 
         StreamingQueryException, StockcastError: a stream failed; the others were stopped in an orderly way.
     """
     stop = stop or threading.Event()
-    with ownership(settings, *OWNERS), _signals(stop):
+    sending = settings.supplier_api.url is not None
+    with ownership(settings, *OWNERS, *(("send_orders",) if sending else ())), _signals(stop):
         spark = open_session("stockcast-live")
         # Each thread reads through handles of its own.
-        with _relaying(settings), running_engine(settings, Tables(settings)) as engine:
+        with (
+            _sending(settings, once=once),
+            _relaying(settings),
+            running_engine(settings, Tables(settings)) as engine,
+        ):
             queries = [start_ingest(spark, settings, Tables(settings), once=once, then=engine.stage)]
             try:
                 if not once:
@@ -68,7 +77,7 @@ def _relaying(settings: Settings) -> Iterator[None]:
         while not stop.is_set():
             try:
                 relay = Relay(settings, Tables(settings))
-                relay.run(stop.wait)
+                relay.run(stop.wait, kafka_expiry(settings, Tables(settings)))
                 relay.close()
             except Exception:
                 log.exception("the relay stopped; orders stay in the outbox, trying again")
@@ -82,6 +91,42 @@ def _relaying(settings: Settings) -> Iterator[None]:
         stop.set()
         thread.join()
     relay_once(settings, Tables(settings))
+
+
+@contextmanager
+def _sending(settings: Settings, *, once: bool) -> Iterator[None]:
+    """Orders to the supplier's API in a thread of its own, where one is set; `once`: at the end, in this one."""
+    if settings.supplier_api.url is None:
+        yield
+        return
+    if once:
+        yield
+        _send_once(settings)
+        return
+    stop = threading.Event()
+
+    def run() -> None:
+        while not stop.is_set():
+            try:
+                with closing(OrderSender(settings, Tables(settings), lambda: datetime.now(UTC))) as sender:
+                    sender.run(stop.wait)
+            except Exception:
+                log.exception("sending orders stopped; they stay in Kafka, trying again")
+                stop.wait(RELAY_RETRY_SECONDS)
+
+    check_supplier_api(settings.supplier_api)
+    thread = threading.Thread(target=run, name="send-orders", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _send_once(settings: Settings) -> None:
+    with closing(OrderSender(settings, Tables(settings), lambda: datetime.now(UTC), once=True)) as sender:
+        sender.run_once()
 
 
 @contextmanager

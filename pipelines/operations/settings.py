@@ -63,8 +63,8 @@ class IngestSettings(_Section):
 
 
 CANDIDATES: dict[str, tuple[str, ...]] = {
-    "smooth": ("default", "moving_average", "seasonal_naive", "ets", "theta"),
-    "erratic": ("default", "moving_average", "seasonal_naive", "ets", "theta"),
+    "smooth": ("default", "prophet_batched", "moving_average", "seasonal_naive", "ets", "theta"),
+    "erratic": ("default", "prophet_batched", "moving_average", "seasonal_naive", "ets", "theta"),
     "intermittent": ("tsb", "sba", "default", "moving_average"),
     "lumpy": ("tsb", "sba", "default", "moving_average"),
 }
@@ -73,7 +73,7 @@ CANDIDATES: dict[str, tuple[str, ...]] = {
 class ForecastSettings(_Section):
     """Nightly training."""
 
-    engine: str = Field("prophet", description="a registered model: pipelines.forecasting.engines")
+    engine: str = Field("pooled", description="a registered model: pipelines.forecasting.engines")
     candidates: dict[str, tuple[str, ...]] = Field(
         default_factory=lambda: dict(CANDIDATES),
         description="models that compete for each demand class, the first one favoured; default: forecast.engine",
@@ -192,7 +192,7 @@ class SupplierApiSettings(_Section):
     concurrency: int = Field(8, ge=1, le=64, description="orders in flight at a time")
     first_pause_seconds: float = Field(0.5, gt=0, description="before the first repetition; doubles from then on")
     largest_pause_seconds: float = Field(60.0, gt=0)
-    retry_seconds: float = Field(300.0, gt=0, description="then an order goes to the back of the queue, with an alert")
+    retry_seconds: float = Field(300.0, gt=0, description="an order that is tried for longer raises an alert; it is tried on")
     allowed_private_hosts: tuple[str, ...] = Field(
         (), description="host names that may lie at private or loopback addresses"
     )

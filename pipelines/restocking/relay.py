@@ -8,7 +8,9 @@ transaction left open, reads the committed place and goes on there.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import pyarrow.compute as pc
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
@@ -21,6 +23,7 @@ from pipelines.io import kafka
 from pipelines.io.delta import Tables
 from pipelines.operations.failpoints import failpoint
 from pipelines.operations.settings import Settings
+from pipelines.restocking.expiry import Expiry
 
 log = logging.getLogger("stockcast.relay")
 
@@ -30,6 +33,7 @@ PLACE = (topics.RESTOCK_ORDERS, 0)
 """The partition whose group offset holds the outbox place: the sequence of the last order published."""
 
 BATCH = 500
+EXPIRY_SECONDS = 5.0
 TIMEOUT = 30.0
 
 
@@ -67,10 +71,14 @@ class Relay:
         self._outbox_version = version
         return int(rows.num_rows)
 
-    def run(self, stopped: Callable[[float], bool], poll_seconds: float = 0.1) -> None:
-        """Publish until `stopped(seconds)`, which waits at most so long, says so."""
+    def run(self, stopped: Callable[[float], bool], expiry: Expiry | None = None, poll_seconds: float = 0.1) -> None:
+        """Publish until `stopped(seconds)`, which waits at most so long, says so; expire proposals meanwhile."""
+        looked_at = 0.0
         while not stopped(poll_seconds):
             self.publish_available()
+            if expiry is not None and time.monotonic() >= looked_at + EXPIRY_SECONDS:
+                expiry.expire(datetime.now(UTC))
+                looked_at = time.monotonic()
 
     def close(self) -> None:
         """Leave; nothing is pending between calls."""

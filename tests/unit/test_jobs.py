@@ -15,7 +15,7 @@ from pipelines.io.ownership import ownership
 
 ROOT = Path(__file__).parents[2]
 JOBS = sorted((ROOT / "jobs").glob("*.py"))
-STREAMING = {"ingest_events", "restock", "relay_orders", "aggregate_totals", "live"}
+STREAMING = {"ingest_events", "restock", "relay_orders", "send_orders", "aggregate_totals", "live"}
 NIGHTLY = {"aggregate_demand", "train_forecasts", "plan_inventory", "nightly"}
 
 
