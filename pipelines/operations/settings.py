@@ -192,7 +192,7 @@ class SupplierApiSettings(_Section):
     concurrency: int = Field(8, ge=1, le=64, description="orders in flight at a time")
     first_pause_seconds: float = Field(0.5, gt=0, description="before the first repetition; doubles from then on")
     largest_pause_seconds: float = Field(60.0, gt=0)
-    retry_seconds: float = Field(300.0, gt=0, description="an order that is tried for longer raises an alert; it is tried on")
+    retry_seconds: float = Field(300.0, gt=0, description="tried for longer, an order raises an alert and is tried on")
     allowed_private_hosts: tuple[str, ...] = Field(
         (), description="host names that may lie at private or loopback addresses"
     )
