@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import date, timedelta
 
 import numpy as np
@@ -81,6 +82,37 @@ def test_no_small_change_of_the_parameters_improves_the_posterior(mode, seed):
             changed["delta"] = np.where(rng.random(best["delta"].shape) < 0.5, best["delta"], changed["delta"])
             changed["sigma_obs"] = abs(changed["sigma_obs"])
             assert value(changed) <= top + 1e-7 * (1 + abs(top))
+
+
+@modes
+def test_a_warm_start_from_the_day_before_ends_where_a_cold_one_does(mode):
+    # given yesterday's fits of the same series in another order, one of them unknown
+    values = demand(11, 6, 150)
+    specification = Specification(seasonality_mode=mode)
+    order = np.array([4, 1, 0, 5, 2])
+    earlier = [
+        replace(group, rows=order[group.rows])
+        for group in fitting.fit(values[order, :-1], END - timedelta(days=1), specification)
+    ]
+    # when today's begin with them
+    cold = fitting.fit(values, END, specification)
+    warm = fitting.fit(values, END, specification, start=earlier)
+    # then they end at the same optimum
+    for one, other in zip(cold, warm, strict=True):
+        np.testing.assert_array_equal(one.rows, other.rows)
+        np.testing.assert_allclose(other.sigma, one.sigma, rtol=1e-4)
+        np.testing.assert_allclose(other.beta, one.beta, atol=1e-3)
+
+
+def test_a_warm_start_from_the_optimum_stays_there():
+    values = demand(12, 5, 150)
+    specification = Specification(seasonality_mode=MULTIPLICATIVE)
+    once = fitting.fit(values, END, specification)
+    # when the same days are fitted again, in other units
+    again = fitting.fit(8 * values, END, specification, start=once)
+    for one, other in zip(once, again, strict=True):
+        np.testing.assert_allclose(other.k, one.k, atol=1e-4)
+        np.testing.assert_allclose(other.delta, one.delta, atol=1e-3)
 
 
 # Independence of the batch -----------------------------------------------------------------------------
