@@ -95,9 +95,9 @@ def scale_section(options: Options, results: dict[str, list[Row]], command: str)
 def delta_section(options: Options, results: dict[str, list[Row]], command: str) -> str:
     """From a Delta table of demand to a Delta table of forecasts."""
     lines = [
-        "| path | series | seconds | series/s | × stock, whole job | × stock, marginal | largest Python worker, MiB "
-        "| all of them, MiB |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|",
+        "| path | series | first run, s | second run, s | series/s | × stock, whole job | × stock, marginal "
+        "| largest Python worker, MiB | all of them, MiB |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     stock = results["delta_stock"]
     sizes = sorted({row["series"] for row in stock})
@@ -111,15 +111,17 @@ def delta_section(options: Options, results: dict[str, list[Row]], command: str)
             speed = size / seconds.median
             times = ["–", "–"] if form == "delta_stock" else [f"{speed / other:,.0f}" for other in (whole, marginal)]
             lines.append(
-                f"| {NAMES[form]} | {size:,} | {seconds.show(1)} | {speed:,.1f} | {times[0]} | {times[1]} | "
+                f"| {NAMES[form]} | {size:,} | {spread([row['cold'] for row in same]).show(1)} | "
+                f"{seconds.show(1)} | {speed:,.1f} | {times[0]} | {times[1]} | "
                 f"{max(row['largest_mib'] for row in same):,.0f} | {max(row['total_mib'] for row in same):,.0f} |"
             )
     table = "\n".join(lines)
     text = f"""730 days, {HORIZON}-day forecasts. Ours as the nightly training does it: one row a series, `mapInArrow`
         with hundreds of series a call, seven quantiles, rows of `gold/forecasts`. Stock Prophet in
         `groupBy().applyInPandas`, its own two bounds, on fewer series, in a table that holds no others;
-        {origin(options.data)}. In a running session, the Python workers warm; {options.repetitions}
-        repetitions, interleaved. Stock's marginal speed leaves out what a Spark job costs whatever the number of
+        {origin(options.data)}. Each repetition of {options.repetitions} is a new session, interleaved:
+        its first run finds Spark, its workers and the packages cold, its second does not, and the speeds are those
+        of the second. Stock's marginal speed leaves out what a Spark job costs whatever the number of
         series; ours is compared with both, all of its own costs included."""
     return f"""
 ## Delta to Delta: gold/daily_demand to forecasts, through Spark on two cores
