@@ -34,11 +34,23 @@ class DailyForecasts:
 
 @dataclass(frozen=True)
 class Protection:
-    """How long an order must last: lead time (random) plus review period, in days; arrays of shape (n,)."""
+    """How long an order must last: lead time (random) plus review period, in days; arrays of shape (n,).
+
+    Attributes:
+        lead_time, lead_time_std: mean and standard deviation.
+        lead_time_points: (n, m) ascending lead times, equally likely (`lead_times`); None: the lead times are gamma
+            distributed with that mean and deviation.
+    """
 
     lead_time: FloatArray
     lead_time_std: FloatArray
     review: FloatArray
+    lead_time_points: FloatArray | None = None
+
+    @classmethod
+    def observed(cls, points: FloatArray, review: FloatArray) -> Protection:
+        """From lead times (n, m) that are equally likely."""
+        return cls(points.mean(axis=1), points.std(axis=1), review, np.sort(points, axis=1))
 
 
 @dataclass(frozen=True)
@@ -120,8 +132,12 @@ def lead_time_demand(
 def protection_intervals(protection: Protection, common: Scenarios) -> FloatArray:
     """Sampled lead time plus review period, in days, shape (n, paths); at most `MAX_DAYS`.
 
-    Lead times are gamma distributed with the stated mean and deviation.
+    Lead times are those observed, where they are known; else gamma distributed with the stated mean and deviation.
     """
+    if protection.lead_time_points is not None:
+        points = protection.lead_time_points
+        place = np.minimum((common.lead_time * points.shape[1]).astype(np.int64), points.shape[1] - 1)
+        return np.clip(points[:, place] + protection.review[:, None], 0.0, MAX_DAYS)
     mean, deviation = protection.lead_time, protection.lead_time_std
     variation = np.divide(deviation, mean, out=np.zeros_like(mean), where=mean > 0).round(3)
     distinct, place = np.unique(variation, return_inverse=True)
