@@ -1,17 +1,11 @@
-"""A supplier's order API for tests: one effect for each idempotency key; told to fail, hang, redirect or refuse.
-
-Run as a program (`python -m tests.stub_supplier PORT FILE`) it keeps its effects in a file, as lines of JSON.
-"""
+"""A supplier's order API for tests: one effect for each idempotency key; told to fail, hang, redirect or refuse."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import json
-import sys
 import threading
 from contextlib import contextmanager
-from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI, Request, Response
@@ -31,13 +25,12 @@ class Supplier:
         unsigned: calls whose signature was wrong.
     """
 
-    def __init__(self, file: Path | None = None) -> None:
+    def __init__(self) -> None:
         self.effects: dict[str, bytes] = {}
         self.calls: list[tuple[str, dict[str, str], bytes]] = []
         self.script: dict[str, list] = {}
         self.unsigned = 0
         self.address = ""
-        self._file = file
         self.app = FastAPI()
         self.app.add_api_route("/orders", self._order, methods=["POST"])
 
@@ -65,16 +58,13 @@ class Supplier:
             assert self.effects[key] == body, f"{key} came with another content"
             return
         self.effects[key] = body
-        if self._file is not None:
-            with self._file.open("a") as file:
-                file.write(json.dumps({"key": key, "body": body.decode()}) + "\n")
 
 
 @contextmanager
 def supplier_running():
     """A supplier on a free port of loopback, in a thread."""
     supplier = Supplier()
-    server = uvicorn.Server(uvicorn.Config(supplier.app, port=0, log_config=None, access_log=False))
+    server = uvicorn.Server(uvicorn.Config(supplier.app, port=0, log_config=None, access_log=False, lifespan="off"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
@@ -83,7 +73,3 @@ def supplier_running():
     yield supplier
     server.should_exit = server.force_exit = True
     thread.join(10)
-
-
-if __name__ == "__main__":
-    uvicorn.run(Supplier(Path(sys.argv[2])).app, port=int(sys.argv[1]), log_level="warning")

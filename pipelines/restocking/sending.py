@@ -231,6 +231,8 @@ class OrderSender:
         return len(done)
 
     def _finish(self, answers: list[tuple[Answer, list[Place]]]) -> None:
+        if not answers:
+            return
         rows = [_row(answer, self._clock()) for answer, _ in answers]
         self._store(rows)
         self._known.update(row["order_id"] for row in rows)
