@@ -33,7 +33,16 @@ from pipelines.operations.failpoints import failpoint
 from pipelines.operations.settings import Settings
 from pipelines.restocking.decisions import identifier
 from pipelines.restocking.orders import ACKNOWLEDGED, CANCELLED, REJECTED, SENT
-from pipelines.restocking.supplier import PARKED, RETRY, WITHDRAWN, Answer, NotNowError, SupplierApi
+from pipelines.restocking.supplier import (
+    PARKED,
+    RETRY,
+    WITHDRAWN,
+    Answer,
+    NotNowError,
+    SupplierApi,
+    newest_calls,
+    parked_orders,
+)
 
 log = logging.getLogger("stockcast.suppliers")
 
@@ -139,8 +148,7 @@ class OrderSender:
 
     def retry_parked(self) -> int:
         """Send parked orders again, after whatever stopped them was mended; returns their number."""
-        newest = _newest(self._tables.read(SUPPLIER_CALLS).to_pylist())
-        parked = [order_id for order_id, row in newest.items() if row["outcome"] == PARKED]
+        parked = parked_orders(self._tables)
         now = self._clock()
         self._store([{"order_id": order_id, "outcome": RETRY, "answered_at": now} for order_id in parked])
         self._known.difference_update(parked)
@@ -205,7 +213,7 @@ class OrderSender:
                 self._start(order_id, payload, [place])
         if repeated:
             rows = self._tables.read(SUPPLIER_CALLS, where=pc.field("order_id").isin([name for name, _ in repeated]))
-            self._tell(list(_newest(rows.to_pylist()).values()))
+            self._tell(list(newest_calls(rows.to_pylist()).values()))
             self._end(place for _, place in repeated)
 
     def _start(self, order_id: str, payload: bytes, places: list[Place]) -> None:
@@ -287,7 +295,7 @@ class OrderSender:
 
     def _outcomes(self) -> tuple[set[str], list[str]]:
         """The orders that need no call any more, and those that are to be sent again."""
-        newest = _newest(self._tables.read(SUPPLIER_CALLS, ("order_id", "outcome", "answered_at")).to_pylist())
+        newest = newest_calls(self._tables.read(SUPPLIER_CALLS, ("order_id", "outcome", "answered_at")).to_pylist())
         waiting = [order_id for order_id, row in newest.items() if row["outcome"] == RETRY]
         return set(newest) - set(waiting), waiting
 
@@ -354,8 +362,3 @@ def _status_event(row: Row) -> bytes:
         "actor": "supplier_api",
     }
     return orjson.dumps({name: value for name, value in event.items() if value is not None})
-
-
-def _newest(rows: list[Row]) -> dict[str, Row]:
-    """The newest row of each order."""
-    return {row["order_id"]: row for row in sorted(rows, key=lambda row: row["answered_at"])}

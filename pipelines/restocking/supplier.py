@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
+from typing import Any
 
 import httpx
 import orjson
@@ -15,8 +16,10 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, sto
 from tenacity.stop import stop_base
 from tenacity.wait import wait_base, wait_exponential_jitter
 
+from pipelines.contracts.tables import SUPPLIER_CALLS
 from pipelines.errors import UsageError
 from pipelines.ingestion.times import parse_time
+from pipelines.io.delta import Tables
 from pipelines.io.outgoing import check_url, guarded_client
 from pipelines.operations.failpoints import failpoint
 from pipelines.operations.secret_files import secret_of
@@ -145,6 +148,17 @@ class SupplierApi:
             wait = response.headers.get("retry-after", "") if status in _LATER else ""
             raise NotNowError(f"answered {status}", float(wait) if wait.isdigit() else 0.0)
         return status, text[:LARGEST_ANSWER]
+
+
+def newest_calls(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Of rows of `gold/supplier_calls` the newest of each order."""
+    return {row["order_id"]: row for row in sorted(rows, key=lambda row: row["answered_at"])}
+
+
+def parked_orders(tables: Tables) -> list[str]:
+    """The orders that the supplier did not take and that wait for a person."""
+    newest = newest_calls(tables.read(SUPPLIER_CALLS, ("order_id", "outcome", "answered_at")).to_pylist())
+    return [order_id for order_id, row in newest.items() if row["outcome"] == PARKED]
 
 
 def check_supplier_api(settings: SupplierApiSettings) -> tuple[str, Signer]:

@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 from pipelines.contracts.tables import ORDER_AUDIT, ORDER_STATUS, TIME
 from pipelines.errors import BrokerError, KeyReusedError
 from pipelines.io.delta import Tables
+from pipelines.operations.failpoints import failpoint
 
 log = logging.getLogger("stockcast.orders")
 
@@ -198,6 +199,7 @@ class Journal:
                 written.set_exception(error)
             return
         self._sequence += len(rows)
+        failpoint("order_api.after_recording")
         for row, (*_, written) in zip(rows, batch, strict=True):
             self._enqueue_event(row["order_id"], row["event"].encode())
             written.set_result((row["response_status"], row["response"].encode()))

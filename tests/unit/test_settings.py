@@ -88,3 +88,29 @@ def test_settings_cannot_be_changed():
 
 def test_broken_yaml_is_named(layer):
     assert "not YAML" in refused(configs=[layer("a: [")])
+
+
+TOKEN = "0123456789012345"
+
+
+def test_a_secret_from_the_environment_is_taken_as_it_is_and_never_shown():
+    settings = load_settings(environment={"STOCKCAST__API__READ_TOKEN": TOKEN})
+    assert settings.api.read_token.get_secret_value() == TOKEN
+    assert TOKEN not in repr(settings) + str(settings) + settings.model_dump_json()
+
+
+def test_a_secret_is_refused_on_the_command_line_and_in_a_file_that_others_can_read(layer):
+    assert TOKEN not in refused(overrides=[f"api.read_token={TOKEN}"])
+    path = Path(layer(f"supplier_api: {{secret: whsec_{TOKEN}}}"))
+    path.chmod(0o644)
+    message = refused(configs=[str(path)])
+    assert f"chmod 600 {path}" in message
+    assert TOKEN not in message
+    path.chmod(0o600)
+    assert load_settings([str(path)], environment={}).supplier_api.secret.get_secret_value() == f"whsec_{TOKEN}"
+
+
+def test_a_secret_of_a_wrong_type_is_not_shown_either(layer):
+    path = Path(layer("api: {read_token: [hunter2]}"))
+    path.chmod(0o600)
+    assert "hunter2" not in refused(configs=[str(path)])

@@ -20,6 +20,7 @@ from pipelines.io.delta import Tables
 from pipelines.operations import broker
 from pipelines.operations.cli.options import ConfigOption, JsonOption, SetOption, settings_from, show_json, show_table
 from pipelines.operations.settings import Settings
+from pipelines.restocking.supplier import parked_orders
 
 STALE_AFTER_HOURS = 36.0
 
@@ -53,6 +54,7 @@ def collect(settings: Settings, now: datetime) -> dict[str, Any]:
     if (forecasts := document["forecasts"]) is not None:
         run = pc.field("forecast_version") == forecasts["version"]
         document["series_status"] = _count(tables.read(SERIES_STATUS, ("status",), run).column("status"))
+    document["parked_orders"] = len(parked_orders(tables))
     document["problems"] = list(_problems(document))
     return document
 
@@ -67,6 +69,8 @@ def _problems(document: dict[str, Any]) -> list[str]:
             problems.append(f"no {artefact} are in force: jobs/{job}.py")
         elif state["age_hours"] > STALE_AFTER_HOURS:
             problems.append(f"{artefact} are {state['age_hours']:.0f} hours old: jobs/nightly.py")
+    if (parked := document["parked_orders"]) > 0:
+        problems.append(f"{parked} orders were not taken by the supplier: jobs/send_orders.py --retry-parked --once")
     return problems
 
 
