@@ -39,6 +39,7 @@ from pipelines.forecasting.training_pages import Trained, illustrate, record
 from pipelines.io import published
 from pipelines.io.delta import Tables, spark_schema
 from pipelines.io.ownership import ownership
+from pipelines.operations.failpoints import failpoint
 from pipelines.operations.settings import ForecastSettings, Settings
 
 log = logging.getLogger("stockcast.forecasting")
@@ -120,6 +121,7 @@ class _Job:
 def _train(spark: SparkSession, settings: Settings, tables: Tables, job: _Job) -> TrainingReport:
     forecast = settings.forecast
     trained = train_series(spark, forecast, tables, job.inputs, job.as_of, job.progress)
+    failpoint("train.after_series")
     results = tables.frame(spark, TRAINED_SERIES)
     status = tables.read(TRAINED_SERIES, columns=_STATUS_COLUMNS)
     _refuse_systematic_failure(status, trained.contest)
@@ -145,6 +147,7 @@ def _train(spark: SparkSession, settings: Settings, tables: Tables, job: _Job) -
     registry = None if run is None else run.registry
     decision = releasing.judge(tables, settings.promotion, job.version, job.as_of, evidence, registry)
     pointer = published.Published(published.FORECASTS, job.version, job.as_of, training_run, job.now)
+    failpoint("train.before_switch")
     _release(settings, tables, job, pointer, decision, summary)
     publishing.delete_old_versions(tables, forecast.versions_kept)
     champion = False
