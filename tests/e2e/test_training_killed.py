@@ -62,7 +62,7 @@ def train(settings, as_of: date, failpoint: str = "") -> int:
             start_new_session=True,
         )
         try:
-            return process.wait(240)
+            return process.wait(500)
         finally:
             # Its JVM too: the group is ours.
             with contextlib.suppress(ProcessLookupError):
@@ -85,6 +85,7 @@ def complete(settings, version: str) -> bool:
     return len(rows) == SERIES * HORIZON and rows.groupby("sku").size().eq(HORIZON).all()
 
 
+@pytest.mark.timeout(2_000)
 def test_a_training_that_dies_leaves_yesterdays_forecasts_in_force(settings):
     # given yesterday's forecasts
     assert train(settings, YESTERDAY) == 0, (settings.home_path / "train.log").read_text()[-3000:]
