@@ -22,7 +22,8 @@ def fit_section(options: Options, results: dict[str, dict[str, list[Row]]], comm
         competitor is left at its defaults, seasonality "auto": below 731 days Prophet has no yearly season.
         prophet-batch computes future rows and the needed columns alone, in its pool. WAPE: over the {HORIZON} days
         that follow, on the {options.stock_series} series that all have forecast. ×: series a second against stock's
-        and prophet-batch's in the same mode. Worker: the largest process's peak memory."""
+        and prophet-batch's in the same mode; and the same by processor time, which other work on the machine hardly
+        changes. Worker: the largest process's peak memory."""
     tables = "\n\n".join(f"**{task}**\n\n{_fit_table(found)}" for task, found in results.items())
     return f"""
 ## Fits: a {HORIZON}-day forecast with 80 % intervals, compute only
@@ -36,9 +37,14 @@ def fit_section(options: Options, results: dict[str, dict[str, list[Row]]], comm
 
 def _fit_table(found: dict[str, list[Row]]) -> str:
     speeds = {form: spread([row["per_second"] for row in rows]) for form, rows in found.items()}
+    costs = {
+        form: spread([1000 * row["processor_seconds"] / row["series"] for row in rows]) for form, rows in found.items()
+    }
+    thrifts = {form: spread([1 / cost.median]) for form, cost in costs.items()}
     lines = [
-        "| competitor | series | series/s | × stock | × prophet-batch | WAPE | worker, MiB | others, cores |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|",
+        "| competitor | series | series/s | × stock | × prophet-batch | ms of a core a series | × stock "
+        "| × prophet-batch | WAPE | worker, MiB | others, cores |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for form, rows in found.items():
         mode = form.rsplit("_", 1)[1]
@@ -48,6 +54,9 @@ def _fit_table(found: dict[str, list[Row]]) -> str:
             speeds[form].show(0 if speeds[form].median > 100 else 1),
             _times(speeds, form, f"stock_{mode}"),
             _times(speeds, form, f"prophet_batch_{mode}"),
+            costs[form].show(2 if costs[form].median < 10 else 0),
+            _times(thrifts, form, f"stock_{mode}"),
+            _times(thrifts, form, f"prophet_batch_{mode}"),
             f"{rows[0]['wape']:.4f}",
             f"{max(row['worker_mib'] for row in rows):,.0f}",
             spread([row["others"] for row in rows]).show(),
