@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from pipelines.inventory.economics import DAYS_PER_YEAR, economic_order_quantity, round_up
 from pipelines.inventory.forecast_distribution import FloatArray
-from pipelines.inventory.lead_time_demand import DailyForecasts, Protection, lead_time_demand
+from pipelines.inventory.lead_time_demand import DailyForecasts, LeadTimeDemand, Protection, lead_time_demand
 from pipelines.inventory.policies import SeriesBatch, Terms, get_policy
 from pipelines.inventory.replay.history import WEEK, History
 from pipelines.inventory.scenarios import LEVEL_CORRELATION
@@ -36,7 +36,10 @@ class LevelPaths:
 class Candidate(Protocol):
     """A rule in as many forms as there are service levels."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What it is called in the report."""
+        ...
 
     def levels(self, history: History, protection: Protection, terms: Terms, service: Sequence[float]) -> LevelPaths:
         """The levels of each evening; `terms.service_level` is replaced by each of `service` in turn."""
@@ -60,21 +63,36 @@ class Planned:
 
     def levels(self, history: History, protection: Protection, terms: Terms, service: Sequence[float]) -> LevelPaths:
         """See `Candidate.levels`."""
-        policy = get_policy(self.method)
-        series = len(history.batch)
-        shape = (len(service), series, history.days)
-        out = LevelPaths(np.empty(shape, np.int64), np.empty(shape, np.int64))
-        wanted = [np.full(series, level) if self.adjust is None else self.adjust(level) for level in service]
-        span = _span(protection)
-        with threadpool_limits(limits=1):
-            for day in range(history.days):
-                forecasts = history.forecasts.known_on(history.evening(day), span)
-                demand = lead_time_demand(forecasts, protection, self.paths, self.correlation)
-                for place, probability in enumerate(wanted):
-                    made = policy.levels(SeriesBatch(demand, replace(terms, service_level=probability)))
-                    out.reorder_point[place, :, day] = made.reorder_point
-                    out.order_up_to[place, :, day] = made.order_up_to
-        return out
+        return planned_levels([self], history, protection, terms, service)[0]
+
+
+def planned_levels(
+    candidates: Sequence[Planned], history: History, protection: Protection, terms: Terms, service: Sequence[float]
+) -> list[LevelPaths]:
+    """Levels of several planned policies; those with the same paths and correlation share the sampled demand."""
+    series = len(history.batch)
+    shape = (len(service), series, history.days)
+    policies = [get_policy(candidate.method) for candidate in candidates]
+    out = [LevelPaths(np.empty(shape, np.int64), np.empty(shape, np.int64)) for _ in candidates]
+    wanted = [
+        [np.full(series, level) if candidate.adjust is None else candidate.adjust(level) for level in service]
+        for candidate in candidates
+    ]
+    span = _span(protection)
+    with threadpool_limits(limits=1):  # the products are small: threads would only wait for each other
+        for day in range(history.days):
+            forecasts = history.forecasts.known_on(history.evening(day), span)
+            sampled: dict[tuple[int, float], LeadTimeDemand] = {}
+            for candidate, policy, levels, probabilities in zip(candidates, policies, out, wanted, strict=True):
+                key = (candidate.paths, candidate.correlation)
+                if key not in sampled:
+                    sampled[key] = lead_time_demand(forecasts, protection, *key)
+                for place, probability in enumerate(probabilities):
+                    batch = SeriesBatch(sampled[key], replace(terms, service_level=probability))
+                    made = policy.levels(batch)
+                    levels.reorder_point[place, :, day] = made.reorder_point
+                    levels.order_up_to[place, :, day] = made.order_up_to
+    return out
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pipelines.inventory.economics import DAYS_PER_YEAR
 from pipelines.inventory.forecast_distribution import FloatArray
 from pipelines.inventory.lead_time_demand import Protection
 from pipelines.inventory.policies import Terms
-from pipelines.inventory.replay.candidates import Candidate, LevelPaths
+from pipelines.inventory.replay.candidates import Candidate, LevelPaths, Planned, planned_levels
 from pipelines.inventory.replay.history import History
 from pipelines.inventory.replay.kernel import Buying, Days, run
 
@@ -91,9 +91,13 @@ def replay(
         maximum_order: (n,) units, 0 for none.
     """
     buying = buying_of(terms, maximum_order)
+    planned = [candidate for candidate in candidates if isinstance(candidate, Planned)]
+    shared = iter(planned_levels(planned, history, protection, terms, service) if planned else ())
     out: list[Outcome] = []
     for candidate in candidates:
-        out += play(history, candidate.name, candidate.levels(history, protection, terms, service), buying, service)
+        among = isinstance(candidate, Planned)
+        levels = next(shared) if among else candidate.levels(history, protection, terms, service)
+        out += play(history, candidate.name, levels, buying, service)
     return out
 
 
