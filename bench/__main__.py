@@ -10,7 +10,18 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench import catch_up, delta_to_delta, forecast_report, forecasting, live_state, memory, report, tracking
+from bench import (
+    accuracy,
+    catch_up,
+    delta_to_delta,
+    forecast_report,
+    forecasting,
+    inventory,
+    live_state,
+    memory,
+    report,
+    tracking,
+)
 from bench.harness import Options, say
 
 PARTS = {
@@ -21,7 +32,9 @@ PARTS = {
     "scale": (forecasting.measure_scale, forecast_report.scale_section),
     "delta_to_delta": (delta_to_delta.measure, forecast_report.delta_section),
     "posterior": (forecasting.measure_posterior, forecast_report.posterior_section),
+    "accuracy": (accuracy.measure, accuracy.section),
     "tracking": (tracking.measure, tracking.section),
+    "inventory": (inventory.measure, inventory.section),
 }
 
 

@@ -38,8 +38,9 @@ UNIT = 1 << 16
 """What one day counts: masses are whole numbers, so that sums do not depend on their order."""
 PRIOR_DAYS = 500.0
 """Days that a wider pool (the whole horizon, then no correction at all) counts beside a histogram's own."""
-COUNTED_RANGE = 4.0
-"""Where the 80 % interval is no wider than this, whole quantiles stay whole."""
+COUNTED_RANGE = 6.0
+"""Quantiles that are counts with an 80 % interval no wider than this are left alone: of half a dozen counts none can be
+moved by a few points, and seven quantiles say too little of the steps between them."""
 
 KEY = "calibration"
 """Where a model's parameters hold the correction of its quantiles."""
@@ -57,11 +58,12 @@ def place_histograms(actual: Floats, quantiles: Floats, probabilities: Sequence[
     """(k, buckets, BINS) masses, in `UNIT`s, of the places of demand in its forecast distributions.
 
     Args:
-        actual: (n, k, h), NaN where unknown. quantiles: (n, k, h, q), NaN where not forecast.
+        actual: (n, k, h), NaN where unknown. quantiles: (n, k, h, q), NaN where not forecast. Days whose quantiles
+            are a few counts are left out, see `COUNTED_RANGE`.
     """
     count, cutoffs, horizon = actual.shape
     out = np.zeros((cutoffs, BUCKETS, BINS), np.int64)
-    known = np.isfinite(actual) & np.isfinite(quantiles[..., 0])
+    known = np.isfinite(actual) & np.isfinite(quantiles[..., 0]) & ~_few_counts(quantiles)
     if not known.any():
         return out
     cell = np.arange(cutoffs)[:, None] * BUCKETS + buckets(horizon)
@@ -192,10 +194,11 @@ def corrected(quantiles: Floats, corrections: Floats, probabilities: Sequence[fl
     """Quantiles taken from other places of the same distributions; non-negative, never crossing.
 
     Args:
-        quantiles: (..., h, q). corrections: (..., buckets, q) of each series.
+        quantiles: (..., h, q). corrections: (..., buckets, q), of each series or one for all.
     """
     horizon = quantiles.shape[-2]
     wanted = special.ndtri(np.clip(corrections[..., buckets(horizon), :], 1e-9, 1 - 1e-9))
+    wanted = np.broadcast_to(wanted, quantiles.shape)
     score = special.ndtri(np.asarray(probabilities, float))
     last = len(score) - 1
     place = np.clip(np.searchsorted(score, wanted, side="right") - 1, 0, last - 1)
@@ -207,9 +210,13 @@ def corrected(quantiles: Floats, corrections: Floats, probabilities: Sequence[fl
     last_slope = (quantiles[..., [last]] - quantiles[..., [last - 2]]) / (score[last] - score[last - 2])
     out = np.where(wanted < score[0], quantiles[..., [0]] + first_slope * (wanted - score[0]), out)
     out = np.where(wanted > score[last], quantiles[..., [last]] + last_slope * (wanted - score[last]), out)
-    whole = (quantiles == np.rint(quantiles)).all(axis=-1, keepdims=True)
-    narrow = quantiles[..., [last - 1]] - quantiles[..., [1]] <= COUNTED_RANGE
-    return monotone(np.where(whole & narrow, np.rint(out), out))
+    return monotone(np.where(_few_counts(quantiles)[..., None], quantiles, out))
+
+
+def _few_counts(quantiles: Floats) -> npt.NDArray[np.bool_]:
+    """(...) whether a day's quantiles (..., q) are a few counts."""
+    whole = (quantiles == np.rint(quantiles)).all(axis=-1)
+    return np.asarray(whole & (quantiles[..., -2] - quantiles[..., 1] <= COUNTED_RANGE), bool)
 
 
 def add_to_parameters(parameters: str, correction: Correction) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 
 from pipelines.forecasting.category import CategoryProfiles
 from pipelines.forecasting.compiled import compiled
-from pipelines.forecasting.level_model import LevelFit, weekday_index
+from pipelines.forecasting.level_model import LevelFit, dispersion, last_days, weekday_index
 from pipelines.forecasting.pooled.design import weekdays
 from pipelines.forecasting.series import Floats, SeriesBatch
 
@@ -23,7 +23,8 @@ SMOOTHING = np.array([0.02, 0.05, 0.1, 0.2, 0.3])
 OPENING_SALES = 8
 """Demands whose mean size and interval a series starts with."""
 BURN_IN_DAYS = 28
-WEEKDAY_DAYS, PSEUDO_DAYS = 182, 8.0
+WEEKDAY_DAYS, PSEUDO_UNITS = 364, 12.0
+"""An index differs from its category's by a standard deviation of about 0.3: 12 single units outweigh it."""
 LEAST_DISPERSION = 0.05
 
 
@@ -54,9 +55,10 @@ def smooth_rates(demand: Floats, index: Floats, probability: bool) -> Smoothed:
 
 
 def fit_rates(batch: SeriesBatch, profiles: CategoryProfiles, probability: bool) -> LevelFit:
-    """Rates with the weekday index of the last half year, which leans on the category's."""
+    """Rates with the weekday index of the last year, which leans on the category's."""
     prior = np.array([profiles[category].weekday for category in batch.category]).reshape(-1, 7)
-    index = weekday_index(batch, WEEKDAY_DAYS, prior, PSEUDO_DAYS)
+    spread = dispersion(last_days(batch.demand, WEEKDAY_DAYS))
+    index = weekday_index(batch, WEEKDAY_DAYS, prior, PSEUDO_UNITS * np.maximum(spread, 1.0))
     smoothed = smooth_rates(batch.demand, index[:, weekdays(batch.dates)], probability)
     return LevelFit(smoothed.level, index, smoothed.dispersion)
 

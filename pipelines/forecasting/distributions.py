@@ -15,6 +15,8 @@ _LARGE = 200.0
 _POISSON = 0.01
 """Variances this close to the mean, relatively, are a Poisson count's."""
 _MOST = 100_000
+_WIDE = 4.0
+"""From this variance on, quantiles lie between counts: whole ones would cover some points more than is asked for."""
 _SMALL_SHAPE = 50.0
 """Below it the approximation of the gamma's quantiles is off by more than 1e-4."""
 
@@ -24,7 +26,8 @@ def demand_quantiles(mean: Floats, variance: Floats, probabilities: Sequence[flo
 
     Counts follow, by their variance: above the mean the negative binomial of size mean² / (variance - mean);
     at the mean Poisson; below it the binomial of mean² / (mean - variance) trials, rounded up. Means above
-    200 follow the gamma distribution of that mean and variance.
+    200 follow the gamma distribution of that mean and variance. Up to a variance of 4 quantiles are counts; above,
+    each count's probability is spread evenly over a half on either side of it.
 
     Args:
         mean, variance: any shape, units and units².
@@ -67,13 +70,15 @@ def _fill_counts(mean: Floats, variance: Floats, probabilities: Floats, order: I
             a, b, probability = trials * odds, -odds, np.exp(trials * np.log1p(-chance))
         else:
             a, b, probability = m, 0.0, np.exp(-m)
-        count, cumulative = 0, probability
+        count, cumulative, between = 0, probability, v >= _WIDE
         for place in range(probabilities.shape[0]):
             while cumulative < probabilities[place] * (1.0 - 1e-12) and count < _MOST:
                 probability *= max(a + b * count, 0.0) / (count + 1.0)
                 count += 1
                 cumulative += probability
             out[row, order[place]] = count
+            if between and count < _MOST:
+                out[row, order[place]] = max(count + 0.5 - (cumulative - probabilities[place]) / probability, 0.0)
 
 
 def _gamma(mean: Floats, variance: Floats, probabilities: Floats) -> Floats:

@@ -68,12 +68,13 @@ def replay_level(parameters: str, horizon: int, probabilities: Sequence[float]) 
     return yhat[0], quantiles[0]
 
 
-def weekday_index(batch: SeriesBatch, days: int, prior: Floats, pseudo_days: float) -> Floats:
+def weekday_index(batch: SeriesBatch, days: int, prior: Floats, pseudo_units: Floats) -> Floats:
     """(n, 7) weekday indices of the last `days` days, leaning on a prior where those are few.
 
     Args:
         prior: (n, 7) the index believed without data.
-        pseudo_days: days at the series' own mean that the prior counts for on each weekday.
+        pseudo_units: (n,) units that the prior counts for on each weekday: for counts, one over the variance of true
+            indices around it (a gamma prior), times the dispersion.
     """
     recent = last_days(batch.demand, days)
     known = np.isfinite(recent)
@@ -82,7 +83,8 @@ def weekday_index(batch: SeriesBatch, days: int, prior: Floats, pseudo_days: flo
     place = np.eye(7)[weekdays(np.datetime64(batch.end, "D") + np.arange(-days + 1, 1))].astype(bool)
     sums = np.stack([units[:, place[:, day]].sum(axis=1) for day in range(7)], axis=1)
     counts = np.stack([known[:, place[:, day]].sum(axis=1) for day in range(7)], axis=1)
-    index = (sums + pseudo_days * mean[:, None] * prior) / ((counts + pseudo_days) * np.maximum(mean, 1e-12)[:, None])
+    expected, pseudo = counts * mean[:, None], pseudo_units[:, None]
+    index = (sums + pseudo * prior) / np.maximum(expected + pseudo, 1e-12)
     index = np.where(mean[:, None] > 0, index, 1.0)
     return np.asarray(index / np.maximum(index.mean(axis=1, keepdims=True), 1e-12), float)
 
@@ -90,4 +92,13 @@ def weekday_index(batch: SeriesBatch, days: int, prior: Floats, pseudo_days: flo
 def last_days(demand: Floats, days: int) -> Floats:
     """(n, days) the last columns, NaN before the first: sums then do not depend on what else is in the batch."""
     tail = demand[:, -days:]
-    return np.pad(tail, ((0, 0), (days - tail.shape[1], 0)), constant_values=np.nan)
+    return np.asarray(np.pad(tail, ((0, 0), (days - tail.shape[1], 0)), constant_values=np.nan), float)
+
+
+def dispersion(demand: Floats) -> Floats:
+    """(n,) variance of the known days over their mean; 1, a Poisson count's, where nothing is demanded."""
+    known = np.isfinite(demand)
+    units, days = np.where(known, demand, 0.0), np.maximum(known.sum(axis=1), 1)
+    mean = units.sum(axis=1) / days
+    squares = np.where(known, (units - mean[:, None]) ** 2, 0.0).sum(axis=1) / days
+    return np.asarray(np.divide(squares, mean, out=np.ones(len(demand)), where=mean > 0), float)

@@ -63,10 +63,10 @@ class IngestSettings(_Section):
 
 
 CANDIDATES: dict[str, tuple[str, ...]] = {
-    "smooth": ("default", "prophet_batched", "moving_average", "seasonal_naive", "ets", "theta"),
-    "erratic": ("default", "prophet_batched", "moving_average", "seasonal_naive", "ets", "theta"),
-    "intermittent": ("tsb", "sba", "default", "moving_average"),
-    "lumpy": ("tsb", "sba", "default", "moving_average"),
+    "smooth": ("default", "pooled", "prophet_batched", "moving_average", "seasonal_naive", "ets", "theta"),
+    "erratic": ("default", "pooled", "prophet_batched", "moving_average", "seasonal_naive", "ets", "theta"),
+    "intermittent": ("pooled", "tsb", "sba", "default", "moving_average"),
+    "lumpy": ("pooled", "tsb", "sba", "default", "moving_average"),
 }
 
 
@@ -90,7 +90,7 @@ class ForecastSettings(_Section):
     switch_margin: float = Field(
         0.02, ge=0, description="a series' model gives way to one whose loss is less by this share at least"
     )
-    switch_noise: float = Field(1.0, ge=0, description="and by so many standard errors of the difference")
+    switch_noise: float = Field(2.0, ge=0, description="and by so many standard errors of the difference")
     calibration: str = Field(
         "conformal", pattern="^(conformal|none)$", description="quantiles as the backtests of all series want them"
     )
@@ -127,7 +127,7 @@ class ForecastSettings(_Section):
     mcmc_samples: int = Field(0, ge=0, description="above 0: Prophet samples its posterior, very slowly")
     holidays_country: str | None = Field(None, description="ISO code; None: no holidays")
     uncertainty_samples: int = Field(300, ge=50)
-    batch_series: int = Field(16, ge=1, description="series per call on an executor")
+    batch_series: int = Field(256, ge=1, description="series per call on an executor")
     versions_kept: int = Field(14, ge=2)
 
 

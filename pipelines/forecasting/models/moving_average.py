@@ -34,9 +34,9 @@ class MovingAverage:
         known = np.isfinite(recent)
         lately = known[:, -LEVEL_DAYS:].sum(axis=1)
         level = np.where(known, recent, 0.0)[:, -LEVEL_DAYS:].sum(axis=1) / np.maximum(lately, 1)
-        index = weekday_index(batch, WEEKDAY_DAYS, np.ones((len(batch), 7)), PSEUDO_DAYS)
-        dates = np.datetime64(batch.end, "D") + np.arange(-WEEKDAY_DAYS + 1, 1)
         mean = np.where(known, recent, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+        index = weekday_index(batch, WEEKDAY_DAYS, np.ones((len(batch), 7)), PSEUDO_DAYS * mean)
+        dates = np.datetime64(batch.end, "D") + np.arange(-WEEKDAY_DAYS + 1, 1)
         fitted = mean[:, None] * index[:, weekdays(dates)]
         squares = np.where(known, (recent - fitted) ** 2, 0.0).sum(axis=1)
         expected = np.where(known, fitted, 0.0).sum(axis=1)
