@@ -21,7 +21,7 @@ from pipelines.contracts import topics
 from pipelines.contracts.tables import ORDER_OUTBOX, ORDER_STATUS, SUPPLIER_CALLS
 from pipelines.errors import StockcastError
 from pipelines.io.delta import Tables
-from pipelines.restocking.relay import relay_once
+from pipelines.restocking.relay import Relay, relay_once
 from pipelines.restocking.sending import OrderSender
 from tests.reconciler import read_topics
 from tests.stub_supplier import SECRET, supplier_running
@@ -30,9 +30,11 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def placed(tmp_path_factory):
-    """Numbers of orders decided so far, so that each test has orders of its own."""
-    return {"home": tmp_path_factory.mktemp("sending"), "orders": 0}
+def placed(broker, tmp_path_factory):
+    """How many orders were decided so far, on this broker: each test has orders of its own."""
+    home = tmp_path_factory.mktemp("sending")
+    with closing(Relay(broker, Tables(broker.model_copy(update={"home": str(home)})))) as relay:
+        return {"home": home, "orders": relay.place}
 
 
 @pytest.fixture(scope="module")
