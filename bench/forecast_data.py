@@ -41,6 +41,17 @@ def chunks(data: Path | None, count: int, days: int, size: int = CHUNK) -> Itera
         yield chunk
 
 
+def daily_units(data: Path | None) -> tuple[np.ndarray, list[tuple[str, str]], date]:
+    """(n, T) units a day of every series, their (location_id, sku), and the last day, whatever the file holds."""
+    if data is None:
+        names = [(f"store-{row // 50}", f"item-{row % 50}") for row in range(500)]
+        return _base(None), names, LAST
+    rows = pd.read_parquet(data / FILE)
+    wide = rows.pivot_table(index=["store", "item"], columns="date", values="sales", fill_value=0)
+    names = [(f"store-{store}", f"item-{item}") for store, item in wide.index]
+    return wide.to_numpy(float), names, pd.Timestamp(wide.columns[-1]).date()
+
+
 def with_gaps(demand: np.ndarray, share: float) -> np.ndarray:
     """The same with a share of the days of the history unknown, other ones for each series."""
     missing = np.random.default_rng(3).random(demand.shape) < share
