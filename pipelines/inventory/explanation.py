@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from pipelines.inventory.policies import CRITICAL_RATIO, NO_DEMAND, SHELF_LIFE
+from pipelines.inventory.policies import CRITICAL_RATIO, FILL_RATE, LEAST_COST, NO_DEMAND, SHELF_LIFE
 from pipelines.inventory.quantity import whole_packs
 
 
@@ -57,6 +57,8 @@ def _reorder_point(policy: PolicyRow) -> str:
     expected = policy.reorder_point - policy.safety_stock
     span = f"{policy.lead_time_days:.1f} days lead time + {_days(policy.review_days)} review"
     facts = f"expected {expected:.1f}, safety stock {policy.safety_stock:.1f}"
+    if policy.binding_constraint == FILL_RATE:
+        return f"{_percent(policy.service_level)} of demand met from stock, over {span}, {facts}"
     if policy.binding_constraint == SHELF_LIFE:
         return f"{_percent(policy.service_level)} of demand over {span} as far as shelf life allows, {facts}"
     return f"{_percent(policy.service_level)} of demand over {span}, {facts}"
@@ -69,6 +71,7 @@ def _size(policy: PolicyRow) -> str:
         "pack_size": f" ({_above(policy)} above it: one pack)",
         SHELF_LIFE: " (what is expected to sell within its shelf life)",
         CRITICAL_RATIO: " (margin against the cost of a unit left over)",
+        LEAST_COST: f" ({_above(policy)} above it: least cost of ordering, holding and lost margin)",
         NO_DEMAND: " (no demand is expected)",
     }
     return reasons.get(policy.binding_constraint, "")

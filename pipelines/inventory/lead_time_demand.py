@@ -100,6 +100,24 @@ class LeadTimeDemand:
         """Units short per protection interval with `level` available at its start, shape (n,)."""
         return cast(FloatArray, np.maximum(self.sums - level[:, None], 0.0).mean(axis=1))
 
+    def level_for_shortage(self, shortage: FloatArray) -> FloatArray:
+        """The level whose `expected_shortage` is the given one: exact on the sampled paths.
+
+        Args:
+            shortage: units per protection interval, shape (n,); at or above the mean the level is 0.
+        """
+        paths = self.sums.shape[1]
+        above = np.cumsum(self.sums[:, ::-1], axis=1)[:, ::-1]
+        count = np.arange(paths, 0, -1)
+        # Expected shortage at each path's sum, falling along the paths.
+        at_sums = (above - count * self.sums) / paths
+        place = (at_sums > shortage[:, None]).sum(axis=1)
+        rows = np.arange(self.sums.shape[0])
+        # Between the sum before and this one, all paths from this one on are short: a straight line.
+        here = np.minimum(place, paths - 1)
+        level = (above[rows, here] - shortage * paths) / count[here]
+        return cast(FloatArray, np.maximum(np.where(place >= paths, self.sums[:, -1], level), 0.0))
+
 
 def lead_time_demand(
     forecasts: DailyForecasts,

@@ -28,6 +28,8 @@ MINIMUM_ORDER = "minimum_order"
 PACK_SIZE = "pack_size"
 SHELF_LIFE = "shelf_life"
 CRITICAL_RATIO = "critical_ratio"
+FILL_RATE = "fill_rate"
+LEAST_COST = "least_cost"
 NO_DEMAND = "no_demand"
 BINDING_CONSTRAINTS = (
     SERVICE_LEVEL,
@@ -36,6 +38,8 @@ BINDING_CONSTRAINTS = (
     PACK_SIZE,
     SHELF_LIFE,
     CRITICAL_RATIO,
+    FILL_RATE,
+    LEAST_COST,
     NO_DEMAND,
 )
 """What decided an order's size. `no_demand`: the forecast expects none at all, so nothing need be ordered."""

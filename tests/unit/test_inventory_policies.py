@@ -24,6 +24,8 @@ from pipelines.inventory.policies import (
     policy_names,
 )
 
+BASE_STOCKS = {"newsvendor", "periodic_base_stock"}
+
 DEFAULTS = {
     "service_level": 0.95,
     "pack_size": 6.0,
@@ -187,7 +189,7 @@ def test_a_product_that_nobody_buys_says_so():
 
 
 def test_an_unknown_method_is_refused_naming_the_known_ones():
-    with pytest.raises(UsageError, match=r"'magic'.*newsvendor, order_up_to, periodic_base_stock"):
+    with pytest.raises(UsageError, match=r"'magic'.*newsvendor, order_up_to, .*periodic_base_stock"):
         get_policy("magic")
 
 
@@ -223,9 +225,11 @@ def test_every_policy_keeps_the_contract(method, mean, variation, **terms):
     assert numbers(again) == (reorder_point, order_up_to)
     if method == "order_up_to":
         assert (order_up_to - reorder_point) % terms["pack_size"] == 0
+    if method.endswith("fill_rate"):
+        return
     if levels.binding_constraint[0] != "shelf_life":
         need = batch.demand.quantile(levels.service_level)[0]
-        assert (reorder_point if method == "order_up_to" else order_up_to) >= need - 1e-5
+        assert (order_up_to if method in BASE_STOCKS else reorder_point) >= need - 1e-5
 
 
 @pytest.mark.parametrize("method", policy_names())
@@ -272,3 +276,44 @@ def test_a_batch_gives_each_series_its_own_levels():
         together, first, second = policy.levels(both), policy.levels(one), policy.levels(two)
         assert list(together.order_up_to) == [first.order_up_to[0], second.order_up_to[0]]
         assert list(together.reorder_point) == [first.reorder_point[0], second.reorder_point[0]]
+
+
+# Fill rate and cycle service are two things. -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", [0.9, 0.97, 0.995])
+@pytest.mark.parametrize(
+    ("method", "cycle"), [("order_up_to_fill_rate", 240.0), ("periodic_base_stock_fill_rate", 20.0)]
+)
+def test_a_fill_rate_bounds_what_a_cycle_loses(method, cycle, target):
+    # EOQ = √(2 · 2 · 7300 / 0.5) = 241.7, in packs of 6: 246 for (s, S); a day's 20 units for the base stock.
+    batch = batch_of(lead_time_std=1.5, service_level=target, order_cost=2.0)
+    reorder_point, order_up_to = numbers(get_policy(method).levels(batch))
+    level = order_up_to if method in {"periodic_base_stock_fill_rate"} else reorder_point
+    allowed = (1 - target) / target * (246.0 if cycle > 20 else 20.0)
+
+    assert batch.demand.expected_shortage(np.array([level]))[0] <= allowed + 1e-6
+    assert batch.demand.expected_shortage(np.array([level - 1.01]))[0] > allowed
+
+
+def test_with_large_orders_the_same_fill_rate_takes_less_safety_stock_and_cycle_service_does_not_change():
+    few, many = ({"order_cost": cost} for cost in (200.0, 0.0))
+
+    fill = [numbers(plan_one("order_up_to_fill_rate", **terms))[0] for terms in (few, many)]
+    cycle = [numbers(plan_one("order_up_to", **terms))[0] for terms in (few, many)]
+
+    assert fill[0] < fill[1]
+    assert cycle[0] == cycle[1]
+
+
+@hypothesis_settings(max_examples=40, deadline=None)
+@given(st.lists(st.floats(0, 1000), min_size=2, max_size=40), st.floats(0, 500))
+def test_the_level_for_a_shortage_has_that_shortage(sums, shortage):
+    batch = batch_of()
+    demand = replace(batch.demand, sums=np.sort(np.array([sums])))
+    level = demand.level_for_shortage(np.array([shortage]))
+
+    if level[0] > 0:
+        assert demand.expected_shortage(level)[0] == pytest.approx(min(shortage, demand.mean[0]), abs=1e-6)
+    else:
+        assert demand.mean[0] <= shortage + 1e-9
