@@ -49,3 +49,7 @@ class OrderConflictError(StockcastError):
 
 class KeyReusedError(StockcastError):
     """An idempotency key came again with another request; nothing was done."""
+
+
+class LeakageError(UsageError):
+    """A column tells what is to be predicted: it cannot have been known beforehand."""

@@ -1,0 +1,1 @@
+"""How likely a shipment is to be late, when it is expected, and why."""
