@@ -38,8 +38,8 @@ class Protection:
 
     Attributes:
         lead_time, lead_time_std: mean and standard deviation.
-        lead_time_points: (n, m) ascending lead times, equally likely (`lead_times`); None: the lead times are gamma
-            distributed with that mean and deviation.
+        lead_time_points: (n, m) ascending lead times, equally likely (`lead_times`); None, or NaN in a series' row:
+            its lead times are gamma distributed with that mean and deviation.
     """
 
     lead_time: FloatArray
@@ -152,16 +152,17 @@ def protection_intervals(protection: Protection, common: Scenarios) -> FloatArra
 
     Lead times are those observed, where they are known; else gamma distributed with the stated mean and deviation.
     """
-    if protection.lead_time_points is not None:
-        points = protection.lead_time_points
-        place = np.minimum((common.lead_time * points.shape[1]).astype(np.int64), points.shape[1] - 1)
-        return np.clip(points[:, place] + protection.review[:, None], 0.0, MAX_DAYS)
     mean, deviation = protection.lead_time, protection.lead_time_std
     variation = np.divide(deviation, mean, out=np.zeros_like(mean), where=mean > 0).round(3)
     distinct, place = np.unique(variation, return_inverse=True)
     factors = np.stack([common.lead_time_factors(float(value)) for value in distinct])
-    interval = mean[:, None] * factors[place] + protection.review[:, None]
-    return np.clip(interval, 0.0, MAX_DAYS)
+    lead_time = mean[:, None] * factors[place]
+    if protection.lead_time_points is not None:
+        points = protection.lead_time_points
+        observed = np.isfinite(points).all(axis=1)
+        column = np.minimum((common.lead_time * points.shape[1]).astype(np.int64), points.shape[1] - 1)
+        lead_time[observed] = points[observed][:, column]
+    return np.clip(lead_time + protection.review[:, None], 0.0, MAX_DAYS)
 
 
 def source_day(day: int, horizon: int) -> int:

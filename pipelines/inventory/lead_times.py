@@ -99,6 +99,10 @@ class Stated:
     mean: FloatArray
     deviation: FloatArray
 
+    def take(self, rows: npt.NDArray[np.int64]) -> Stated:
+        """The named rows."""
+        return Stated(self.supplier[rows], self.location[rows], self.mean[rows], self.deviation[rows])
+
 
 def lead_time_points(records: LeadTimeRecords, stated: Stated, points: int = POINTS) -> FloatArray:
     """(n, points) ascending, equally likely lead times of each series' lane.

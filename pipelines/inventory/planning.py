@@ -28,6 +28,12 @@ from pipelines.contracts.tables import (
     SOURCING,
 )
 from pipelines.errors import MissingDataError, PublishingError
+from pipelines.inventory.planning_inputs import (
+    LEAD_TIME_POINTS,
+    error_correlation,
+    lead_time_records,
+    with_lead_times,
+)
 from pipelines.inventory.policies import get_policy
 from pipelines.inventory.series_planning import (
     CHUNK,
@@ -48,7 +54,7 @@ from pipelines.operations.settings import PlanningSettings, Settings
 
 log = logging.getLogger("stockcast.inventory")
 
-REVISION = 1
+REVISION = 2
 """Of the computation: raised when the same inputs give other levels, so that they get another version."""
 
 EXAMPLES = 5
@@ -121,14 +127,16 @@ def plan(
     get_policy(settings.planning.method)
     with ownership(settings, PLANNING, "publishing"):
         forecast = _forecast_in_force(tables, as_of)
-        terms = _read_terms(tables)
+        terms = with_lead_times(_read_terms(tables), lead_time_records(tables, forecast.as_of))
+        correlation = error_correlation(tables, forecast.version)
         made = Plan(
-            policy_version=policy_version(forecast, terms, settings.planning),
+            policy_version=policy_version(forecast, terms, settings.planning, correlation),
             forecast_version=forecast.version,
             as_of=forecast.as_of,
             method=settings.planning.method,
             paths=settings.planning.paths,
             created_at=now,
+            correlation=correlation,
         )
         forecast_keys = _forecast_keys(tables, forecast)
         sourced = forecast_keys.join(terms.select(SERIES), keys=list(SERIES), join_type="inner")
@@ -153,13 +161,17 @@ def needs_executors(settings: Settings, tables: Tables) -> bool:
     return bool(tables.read(SOURCING, columns=SERIES).num_rows > settings.planning.driver_series)
 
 
-def policy_version(forecast: Published, terms: pa.Table, planning: PlanningSettings) -> str:
+def policy_version(forecast: Published, terms: pa.Table, planning: PlanningSettings, correlation: float) -> str:
     """`p-YYYYMMDD-<hash>` of everything that decides the levels; sorts by the forecasts' day."""
     decisive = planning.model_dump(mode="json", exclude={"versions_kept", "driver_series"})
     sink = pa.BufferOutputStream()
-    pa.csv.write_csv(terms.sort_by([(name, "ascending") for name in SERIES]), sink)
+    points = pc.binary_join(terms[LEAD_TIME_POINTS].cast(pa.list_(pa.string())), " ")
+    readable = terms.set_column(terms.schema.get_field_index(LEAD_TIME_POINTS), LEAD_TIME_POINTS, points)
+    pa.csv.write_csv(readable.sort_by([(name, "ascending") for name in SERIES]), sink)
     digest = hashlib.sha256(
-        json.dumps([REVISION, forecast.version, forecast.as_of.isoformat(), decisive], sort_keys=True).encode()
+        json.dumps(
+            [REVISION, forecast.version, forecast.as_of.isoformat(), correlation, decisive], sort_keys=True
+        ).encode()
     )
     digest.update(sink.getvalue())
     return f"p-{forecast.as_of:%Y%m%d}-{digest.hexdigest()[:10]}"
@@ -224,12 +236,13 @@ def _forecast_in_force(tables: Tables, as_of: date | None) -> Published:
 
 
 def _read_terms(tables: Tables) -> pa.Table:
-    """Sourcing rows with their product's cost, in `TERMS_SCHEMA`."""
+    """Sourcing rows with their product's cost: `TERMS_SCHEMA` but for the observed lead times."""
     products = tables.read(PRODUCTS, columns=PRODUCT_TERMS)
     terms = tables.read(SOURCING).join(products, keys="sku", join_type="left outer")
     if terms.num_rows == 0:
         raise MissingDataError("the catalog has no sourcing; load one first (jobs/load_catalog.py)")
-    return terms.select(TERMS_SCHEMA.names).cast(TERMS_SCHEMA)
+    known = pa.schema([field for field in TERMS_SCHEMA if field.name != LEAD_TIME_POINTS])
+    return terms.select(known.names).cast(known)
 
 
 def _day_rows(forecast_version: str) -> pc.Expression:

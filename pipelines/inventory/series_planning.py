@@ -19,7 +19,9 @@ from pipelines.contracts.tables import INVENTORY_POLICIES, PRODUCTS, QUANTILE_CO
 from pipelines.errors import PublishingError
 from pipelines.inventory.forecast_distribution import FloatArray
 from pipelines.inventory.lead_time_demand import DailyForecasts, Protection, lead_time_demand
+from pipelines.inventory.planning_inputs import LEAD_TIME_POINTS
 from pipelines.inventory.policies import Levels, SeriesBatch, Terms, get_policy
+from pipelines.inventory.scenarios import LEVEL_CORRELATION
 
 SERIES = ("location_id", "sku")
 FORECAST_VALUES = ("yhat", *QUANTILE_COLUMNS)
@@ -30,8 +32,14 @@ _COPIED = (
     *("pack_size", "minimum_order", "unit_cost", "unit_price"),
 )
 
-TERMS_SCHEMA = pa.schema([*SOURCING.schema, *(PRODUCTS.schema.field(name) for name in PRODUCT_TERMS[1:])])
-"""A sourcing row with what its product costs."""
+TERMS_SCHEMA = pa.schema(
+    [
+        *SOURCING.schema,
+        *(PRODUCTS.schema.field(name) for name in PRODUCT_TERMS[1:]),
+        pa.field(LEAD_TIME_POINTS, pa.list_(pa.float64())),
+    ]
+)
+"""A sourcing row with what its product costs, and its observed lead times (null: none were observed)."""
 
 SERIES_SCHEMA = pa.schema(
     [
@@ -50,7 +58,7 @@ DAY_MICROSECONDS = 86_400_000_000
 
 @dataclass(frozen=True)
 class Plan:
-    """What a plan is made with, the same for every series."""
+    """What a plan is made with, the same for every series; `correlation`: between the errors of a series' days."""
 
     policy_version: str
     forecast_version: str
@@ -58,6 +66,7 @@ class Plan:
     method: str
     paths: int
     created_at: datetime
+    correlation: float = LEVEL_CORRELATION
 
 
 def plan_series(rows: pa.Table, plan: Plan) -> pa.Table:
@@ -89,8 +98,11 @@ def group_forecasts(forecasts: pa.Table) -> pa.Table:
 def with_terms(grouped: pa.Table, terms: pa.Table) -> pa.Table:
     """The grouped forecasts of series that are sourced, with their terms, in `SERIES_SCHEMA`."""
     places = grouped.select(SERIES).append_column("place", pa.array(np.arange(grouped.num_rows)))
-    joined = places.join(terms, keys=list(SERIES), join_type="inner").sort_by("place")
-    lists = grouped.drop_columns(list(SERIES)).take(joined["place"])
+    # Arrow joins no lists: rows are joined by number.
+    numbered = terms.select(SERIES).append_column("term", pa.array(np.arange(terms.num_rows)))
+    found = places.join(numbered, keys=list(SERIES), join_type="inner").sort_by("place")
+    joined = terms.take(found["term"])
+    lists = grouped.drop_columns(list(SERIES)).take(found["place"])
     for name in lists.column_names:
         joined = joined.append_column(name, lists[name])
     return joined.select(SERIES_SCHEMA.names).cast(SERIES_SCHEMA)
@@ -115,10 +127,23 @@ def _plan_chunk(rows: pa.Table, plan: Plan) -> pa.Table:
         lead_time=_column(rows, "lead_time_days"),
         lead_time_std=_column(rows, "lead_time_std_days"),
         review=_column(rows, "review_days"),
+        lead_time_points=_lead_time_points(rows),
     )
-    demand = lead_time_demand(forecasts, protection, plan.paths)
+    demand = lead_time_demand(forecasts, protection, plan.paths, plan.correlation)
     batch = SeriesBatch(demand, _terms(rows))
     return _policies(rows, batch, get_policy(plan.method).levels(batch), plan)
+
+
+def _lead_time_points(rows: pa.Table) -> FloatArray | None:
+    """(n, m), NaN where none were observed; None where that is so for all."""
+    points = rows[LEAD_TIME_POINTS].combine_chunks()
+    if points.null_count == len(points):
+        return None
+    known = pc.is_valid(points).to_numpy(zero_copy_only=False)
+    values = points.drop_null().flatten().to_numpy(zero_copy_only=False).reshape(int(known.sum()), -1)
+    out = np.full((len(known), values.shape[1]), np.nan)
+    out[known] = values
+    return out
 
 
 def _forecasts(rows: pa.Table, plan: Plan) -> DailyForecasts:
