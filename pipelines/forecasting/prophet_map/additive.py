@@ -90,7 +90,7 @@ def _fit_all(
     inverse, explained = np.empty(common.eigenvalues.shape[0]), np.empty(common.eigenvalues.shape[0])
     count = y.shape[1]
     for row in range(y.shape[0]):
-        squares = np.dot(y[row], y[row])
+        squares = np.sum(y[row] * y[row])
         mean = np.mean(y[row])
         variance = max(0.5 * (squares / count - mean * mean), SMALLEST_VARIANCE)
         for _ in range(_ROUNDS):
