@@ -90,6 +90,41 @@ def stockout_probability(available: float, mean: float, std: float) -> float:
     return float(betainc(above, failures, -excess / mean))
 
 
+def expected_lost_units(available: float, mean: float, std: float) -> float:
+    """E[(demand - available)⁺] in units, demand distributed as in `stockout_probability`.
+
+    For each of the three distributions d · P(D = d) is the mean times a neighbour's probability of d - 1 (of size one
+    more for the negative binomial, the same for Poisson, a trial less for the binomial), so that with a whole number
+    of units E[(D - a)⁺] = mean · P(D' >= a) - a · P(D > a). Between whole numbers it is linear.
+    """
+    if mean <= 0.0:
+        return 0.0
+    if available <= 0.0:
+        return mean - min(available, 0.0)
+    below = math.floor(available)
+    share = available - below
+    lost = _lost_above(below, mean, std)
+    return lost if share == 0.0 else (1.0 - share) * lost + share * _lost_above(below + 1, mean, std)
+
+
+def _lost_above(units: int, mean: float, std: float) -> float:
+    if units == 0:
+        return mean
+    variance = std * std
+    excess = variance - mean
+    if abs(excess) <= 1e-6 * mean:
+        biased = float(gammainc(units, mean))
+    elif excess > 0.0:
+        biased = float(betainc(units, mean * mean / excess + 1.0, excess / variance))
+    else:
+        trials = mean * mean / -excess
+        failures = trials - units
+        if variance <= 1e-12 * mean or failures <= 0.0:
+            return max(mean - units, 0.0)
+        biased = float(betainc(units, failures, -excess / mean))
+    return max(mean * biased - units * stockout_probability(units, mean, std), 0.0)
+
+
 def projected_stockout_days(available: float, cumulative_mean: Sequence[float], start_days: float) -> float | None:
     """When expected demand, from `start_days` on, has used up what is available.
 
