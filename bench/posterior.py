@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,7 @@ def _compare(demand: np.ndarray, end: date, group: Fitted, place: int) -> dict[s
         changes = np.zeros(len(model.changepoints_t))
     else:
         np.testing.assert_allclose(group.changepoints / group.span, model.changepoints_t)
-    places = [_names(group, end, len(demand)).index(name) for name in features.columns]
+    places = [_names(group.specification, end, len(demand)).index(name) for name in features.columns]
     dense = (model.history["y_scaled"].to_numpy(), model.history["t"].to_numpy(), features.to_numpy(float))
     data = (*dense, np.array(scales, float), model.changepoints_t)
     stans = {name: _value(name, values) for name, values in model.params.items() if name != "trend"}
@@ -75,11 +76,12 @@ def _compare(demand: np.ndarray, end: date, group: Fitted, place: int) -> dict[s
     }  # fmt: skip
 
 
-def _names(group: Fitted, end: date, days: int) -> list[str]:
+@cache
+def _names(specification: Specification, end: date, days: int) -> list[str]:
     """The features' names by column, those of the holidays that only other series saw included."""
-    known = calendar(group.specification, end, days, HORIZON)
+    known = calendar(specification, end, days, HORIZON)
     history = pd.DataFrame({"ds": pd.date_range(pd.Timestamp(known.first), periods=known.days)})
-    model = group.specification.prophet()
+    model = specification.prophet()
     model.preprocess(history.assign(y=np.arange(known.days) % 2))
     return list(model.make_all_seasonality_features(model.setup_dataframe(history))[0].columns)
 
