@@ -36,6 +36,7 @@ AS_OF = date(2024, 3, 29)  # Berlin changes its clocks two days later
 NOW = datetime(2024, 3, 30, 2, 0, tzinfo=UTC)
 HORIZON, HOURS, HISTORY = 14, 72, 90
 SETTINGS = [
+    "forecast.engine=prophet",
     "forecast.horizon_days=14",
     "forecast.minimum_history_days=40",
     "forecast.uncertainty_samples=100",

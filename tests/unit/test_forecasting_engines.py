@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from datetime import date, timedelta
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -53,6 +55,15 @@ def series() -> dict[str, np.ndarray]:
         "nothing": nothing,
     }
 
+
+def readme_example() -> str:
+    """The README's model of twenty lines."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    return re.search(r"```python\n(# pipelines/forecasting/models/.*?)```", readme, re.DOTALL).group(1)
+
+
+# So that it is among the registered ones below, as if it were a file beside them.
+exec(compile(readme_example(), "README.md", "exec", dont_inherit=True), {"__name__": __name__})
 
 NAMES = list(series())
 BATCH = from_matrix(np.array(list(series().values())), END, [("store", name.replace(" ", "-")) for name in NAMES])
@@ -113,6 +124,11 @@ class TestContract:
     def test_an_empty_batch_gives_an_empty_forecast(self, fitted):
         engine, _ = fitted
         assert fit_safely(engine, BATCH.take(np.array([], int)), HORIZON, QUANTILES).yhat.shape == (0, HORIZON)
+
+
+def test_the_readmes_example_is_one_of_the_models_and_takes_about_twenty_lines():
+    assert "quarter_mean" in registered()
+    assert len([line for line in readme_example().splitlines() if line.strip()]) <= 21
 
 
 def test_an_unknown_engine_is_refused_with_those_that_exist():
