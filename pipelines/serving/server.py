@@ -45,6 +45,8 @@ def run_api(settings: Settings) -> None:
             log_config=None,
             access_log=False,
             server_header=False,
+            # Longer than clients keep a connection that waits: one closed under a request looks like an outage.
+            timeout_keep_alive=75,
             timeout_graceful_shutdown=10,
         )
         uvicorn.Server(config).run()

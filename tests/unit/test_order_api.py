@@ -63,6 +63,10 @@ class Caught(list):
         self.extend((key, json.loads(value)) for key, value in messages)
 
 
+def wall_clock():
+    return datetime.now(UTC)
+
+
 class Api:
     def __init__(self, settings, stack):
         self._settings, self._stack = settings, stack
@@ -276,7 +280,7 @@ def test_a_thousand_requests_at_once_with_fifty_for_each_key_give_one_order_for_
 
 @contextmanager
 def serving(app):
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False, timeout_keep_alive=60))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
@@ -381,7 +385,7 @@ SHIPPED = {"order_id": "o-1", "status": "shipped", "quantity": 5}
 
 def test_a_suppliers_signed_report_becomes_a_status_event_once(api, tables):
     plant_orders(tables, ("o-1", "approved", 6))
-    client = api.start(ACCESS)
+    client = api.start(ACCESS, clock=wall_clock)
     first = client.post("/v1/order-status", **report(SHIPPED))
     again = client.post("/v1/order-status", **report(SHIPPED, at=datetime.now(UTC) + timedelta(seconds=2)))
     assert (first.status_code, again.content) == (202, first.content)
@@ -414,7 +418,7 @@ OTHER_SECRET = "whsec_" + base64.b64encode(b"x" * 32).decode()
 )
 def test_reports_that_are_refused(api, tables, request_, status):
     plant_orders(tables, ("o-1", "approved", 6))
-    answer = api.start().post("/v1/order-status", **request_())
+    answer = api.start(clock=wall_clock).post("/v1/order-status", **request_())
     assert (answer.status_code, audit(tables)) == (status, [])
 
 
