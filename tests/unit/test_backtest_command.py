@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import json
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
-from pipelines.errors import UsageError
+from pipelines.contracts.tables import DAILY_DEMAND, PRODUCTS, SOURCING
+from pipelines.errors import MissingDataError, UsageError
 from pipelines.inventory.replay.candidates import UsualRule
 from pipelines.inventory.replay.history import Rolling
 from pipelines.inventory.replay.laboratory import (
     Assumed,
     WhatIf,
     changed,
+    drawn_lead_times,
     from_file,
+    from_home,
     history_of,
     lead_time_grid,
     rolled,
@@ -135,3 +139,41 @@ def test_an_outage_changes_nothing_before_it(file):
     assert (before.ordered[: begin + 4] == after.ordered[: begin + 4]).all()
     assert after.fill_rate < before.fill_rate
     assert lead_time_grid((3,), 2).tolist() == [[3.0], [3.0]]
+
+
+def test_a_home_is_replayed_on_its_own_sourcing(tables):
+    products = [
+        {"sku": sku, "name": sku, "category": "c", "unit_cost": 4.0, "unit_price": 7.0, "shelf_life_days": None}
+        for sku in ("a", "b", "unsourced")
+    ]
+    sourcing = [
+        {"location_id": "S", "sku": sku, "supplier_id": "V", "lead_time_days": 5.0, "lead_time_std_days": 1.0,
+         "pack_size": pack, "minimum_order": 1, "order_cost": 3.0, "holding_cost_rate": 0.25, "service_level": 0.9,
+         "review_days": 1.0}
+        for sku, pack in (("b", 12), ("a", 6), ("never sold", 1))
+    ]  # fmt: skip
+    first = date(2024, 1, 1)
+    demand = [
+        {"location_id": "S", "sku": sku, "date": first + timedelta(days=day), "demand": 5 + day % 7 + 10 * (sku == "b"),
+         "returned": 0}
+        for sku in ("a", "b", "unsourced")
+        for day in range(120)
+        if not (sku == "b" and day < 20)
+    ]  # fmt: skip
+    for table, rows in ((PRODUCTS, products), (SOURCING, sourcing), (DAILY_DEMAND, demand)):
+        tables.overwrite(table, pa.Table.from_pylist(rows, schema=table.schema))
+
+    batch, supply = from_home(tables)
+
+    assert batch.sku == ("a", "b")
+    assert batch.end == first + timedelta(days=119)
+    assert (batch.demand[1, :20].tolist(), batch.demand[1, 20]) == (pytest.approx([np.nan] * 20, nan_ok=True), 21)
+    assert supply.terms.pack_size.tolist() == [6, 12]
+    assert supply.terms.holding_cost.tolist() == [1.0, 1.0]
+    drawn = drawn_lead_times(supply.protection, 4000, np.random.default_rng(0))
+    assert (drawn.mean(), drawn.std()) == pytest.approx((5.0, 1.04), abs=0.05)
+
+
+def test_a_home_without_demand_is_told_what_to_do(tables):
+    with pytest.raises(MissingDataError, match="or name a file of sales"):
+        from_home(tables)
