@@ -102,9 +102,9 @@ def _folders(file: Path, module: str) -> Iterator[Path]:
 
 @cache
 def _sources() -> str:
-    """A digest of all sources of this package that hold compiled functions."""
+    """A digest of all sources of the package that hold compiled functions."""
     digest = hashlib.sha256()
-    folders = [resources.files("pipelines.forecasting")]
+    folders = [resources.files("pipelines")]
     while folders:
         for entry in sorted(folders.pop().iterdir(), key=lambda entry: entry.name):
             if entry.name.endswith(".py"):
