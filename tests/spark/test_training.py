@@ -25,6 +25,7 @@ from pipelines.contracts.tables import (
 )
 from pipelines.errors import MissingDataError, PublishingError
 from pipelines.forecasting import engines, frames, publishing, training
+from pipelines.forecasting.demand_classes import MODELLED
 from pipelines.forecasting.models.seasonal_naive import SeasonalNaive
 from pipelines.forecasting.tracking import tracking_uri
 from pipelines.io.delta import Tables
@@ -210,7 +211,8 @@ class TestANightThatGoesWrong:
 
     def settings(self, home, engine="seasonal_naive"):
         """Without Stan, and with an MLflow server that is away."""
-        return with_home(home, f"forecast.engine={engine}", "mlflow.tracking_uri=http://127.0.0.1:9")
+        few = [f"forecast.candidates.{name}=[default, moving_average]" for name in MODELLED]
+        return with_home(home, f"forecast.engine={engine}", "mlflow.tracking_uri=http://127.0.0.1:9", *few)
 
     def still_in_force(self, night, tables, chain):
         assert in_force(tables, ARTEFACT).version == night.version

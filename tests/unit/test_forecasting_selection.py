@@ -238,6 +238,12 @@ class TestTrainBatch:
         assert "RuntimeError: out of luck" in outcome.reason[0]
         assert outcome.default_failure == ("RuntimeError: out of luck", None)
 
+    def test_that_the_engine_failed_is_said_even_where_it_was_not_wanted(self):
+        fails = Scaled("fails", 1.0, ("sku-0",))
+        outcome = train_batch(self.batch, contest(fails, self.good), TASK, ["good", "good"])
+        assert outcome.model == ("good", "good")
+        assert outcome.reason == ("fails failed: RuntimeError: out of luck", None)
+
     def test_one_that_all_models_fail_on_falls_back_and_says_why(self):
         outcome = train_batch(self.batch, contest(Scaled("fails", 1.0, ("sku-0",))), TASK)
         assert outcome.status == ("fallback", "ok")
