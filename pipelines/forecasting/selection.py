@@ -144,9 +144,9 @@ def train_batch(
     choice = _Choice(contest, competing, tested, task.probabilities, previous or (None,) * len(batch), classes)
     chosen, why = choice.made()
     forecast, model, default_failure = _forecast(batch, contest, task, choice, chosen, why)
-    for row, failure in enumerate(default_failure):
-        if failure is not None and failure not in (why[row] or ""):
-            why[row] = "; ".join(part for part in (why[row], f"{contest.default} failed: {failure}") if part)
+    for place, failed in enumerate(default_failure):
+        if failed is not None and failed not in (why[place] or ""):
+            why[place] = "; ".join(part for part in (why[place], f"{contest.default} failed: {failed}") if part)
     reasons = [why[row] if attempted[row] else reasons[row] for row in range(len(batch))]
     rest = np.flatnonzero([name is None for name in model]).astype(np.int64)
     fallback = task.fit(contest.fallback, batch.take(rest))
