@@ -42,13 +42,18 @@ def measure(options: Options) -> Rows:
     for data in data_sets(options.data, min(options.forecast_series, 500)):
         results[data.name] = []
         for cutoff in data.cutoffs:
-            for row in _at(data, cutoff):
+            for row in scores_at(data, cutoff, _models()):
                 results[data.name].append({"cutoff": cutoff.isoformat(), **row})
                 say(f"{data.name} {cutoff}: " + ", ".join(f"{key} {value}" for key, value in row.items()))
     return results
 
 
-def _at(data: DataSet, cutoff: date) -> Iterator[dict[str, Any]]:
+def _models() -> list[str]:
+    return [name for name in registered() if name not in NOT_COMPETING]
+
+
+def scores_at(data: DataSet, cutoff: date, models: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """A row of scores for each of these models and for the whole training, from one cutoff."""
     known = data.batch.until(cutoff)
     settings = ForecastSettings(horizon_days=data.horizon)
     task = Task(data.horizon, settings.minimum_history_days, QUANTILES, settings.backtest_cutoffs)
@@ -56,11 +61,10 @@ def _at(data: DataSet, cutoff: date) -> Iterator[dict[str, Any]]:
     first = data.batch.days - (data.batch.end - cutoff).days
     actual = data.batch.demand[:, first : first + data.horizon]
     scale = naive_scale(known.demand)
-    for name in registered():
-        if name not in NOT_COMPETING:
-            started = time.perf_counter()
-            found = _stock(known, options, task) if name == STOCK else _fit(name, known, options, task)
-            yield {"model": name, **_scores(actual, found, scale), "seconds": time.perf_counter() - started}
+    for name in models:
+        started = time.perf_counter()
+        found = _stock(known, options, task) if name == STOCK else _fit(name, known, options, task)
+        yield {"model": name, **_scores(actual, found, scale), "seconds": time.perf_counter() - started}
     started = time.perf_counter()
     found, plain, chosen = _trained(known, options, task)
     seconds = time.perf_counter() - started
