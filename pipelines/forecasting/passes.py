@@ -19,6 +19,7 @@ import holidays
 import numpy as np
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
+from threadpoolctl import threadpool_limits
 
 from pipelines.contracts.tables import QUANTILES, SERIES_STATUS
 from pipelines.forecasting import fitted, frames, trained
@@ -185,7 +186,9 @@ def _pools(
     sample = read_series(chosen.limit(POOL_SAMPLE).toArrow(), max(ends), censoring)
     days = _holidays(forecast.holidays_country, first, max(ends) + timedelta(days=forecast.horizon_days))
     data = pool_data(inputs.until(max(ends)), inputs.products, first, ends, sample, days)
-    learnt = {end: learn_pool(known) for end, known in data.items()}
+    # Small matrices: several threads of linear algebra wait for each other more than they compute.
+    with threadpool_limits(limits=1):
+        learnt = {end: learn_pool(known) for end, known in data.items()}
     return Pools({end: pool for end, pool in learnt.items() if pool is not None})
 
 
