@@ -286,7 +286,7 @@ def _summary(
         ("stockcast orders list", "the orders; then show, explain, approve, reject"),
         ("stockcast quarantine list", "what was set aside, and why"),
         (f"mlflow ui --backend-store-uri sqlite:///{settings.under_home('mlflow.db')}", "the training run"),
-        ("notebooks/01_one_series.ipynb", "one series with its forecast and its orders (kernel: .venv)"),
+        ("notebooks/04_one_series.ipynb", "one series with its forecast and its orders (kernel: .venv)"),
         ("make live", "the same chain, kept running"),
     ):
         program = command.startswith(("stockcast", "mlflow"))
