@@ -50,6 +50,7 @@ from pipelines.inventory.series_planning import (
 from pipelines.io.delta import Tables, spark_schema
 from pipelines.io.ownership import ownership
 from pipelines.io.published import FORECASTS, POLICIES, Published, in_force, publish
+from pipelines.operations.failpoints import failpoint
 from pipelines.operations.settings import PlanningSettings, Settings
 
 log = logging.getLogger("stockcast.inventory")
@@ -149,6 +150,7 @@ def plan(
         _write(distributed, tables, made, terms, sourced.num_rows)
         written = _read_levels(tables, made.policy_version)
         check_policies(written, sourced)
+        failpoint("plan.before_switch")
         publish(tables, Published(POLICIES, made.policy_version, forecast.as_of, None, now))
         _delete_old_versions(tables, settings.planning.versions_kept, made.policy_version)
     report = _report(made, written, forecast_keys, terms.select(SERIES))
