@@ -6,7 +6,7 @@ BIN := .venv/bin
 RUN := $(BIN)/python
 STAMP := .venv/.installed
 
-.PHONY: help setup demo live test test-quick lint format bench nightly lock clean
+.PHONY: help setup demo live test fuzz test-quick lint format bench nightly lock clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -33,6 +33,9 @@ nightly: setup ## what the scheduler calls: aggregate, train, promote, plan
 
 test: setup ## all tests, with a real broker, Spark and MLflow
 	@$(BIN)/pytest tests
+
+fuzz: setup ## mutated messages through the ingest code: MESSAGES=200000 SEED=1
+	@FUZZ_MESSAGES=$(or $(MESSAGES),200000) FUZZ_SEED=$(or $(SEED),1) $(BIN)/pytest tests/unit/test_fuzz_ingest.py
 
 test-quick: setup ## the tests that need neither Spark nor a broker
 	@$(BIN)/pytest tests/unit

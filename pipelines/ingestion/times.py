@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
+EARLIEST = (datetime.min.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
+LATEST = (datetime.max.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
 
 _RFC_3339 = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:(\d{2})(?:\.\d{1,9})?(?:[Zz]|[+-]\d{2}:\d{2})", re.ASCII)
 
@@ -27,7 +29,10 @@ def parse_time(text: str) -> int:
         start = match.start(1)
         text, leap = f"{text[:start]}59{text[start + 2 :]}", 1_000_000
     instant = datetime.fromisoformat(text.upper())
-    return (instant - EPOCH) // MICROSECOND + leap
+    microseconds = (instant - EPOCH) // MICROSECOND + leap
+    if not EARLIEST <= microseconds <= LATEST:
+        raise ValueError("in UTC it lies outside the years 1 to 9999")
+    return microseconds
 
 
 def format_time(microseconds: int) -> str:
