@@ -35,6 +35,7 @@ from pipelines.io import kafka
 from pipelines.io.delta import Tables
 from pipelines.io.ownership import ownership
 from pipelines.operations.failpoints import failpoint
+from pipelines.operations.maintenance import TableKeeper
 from pipelines.operations.settings import Settings
 
 log = logging.getLogger("stockcast.totals")
@@ -156,10 +157,12 @@ def start_totals(
     windows = windows_of(settings.totals.window_minutes)
     _refuse_other_length(tables, windows)
     totals = Totals(spark, tables, windows, _publisher(settings))
+    keeper = TableKeeper(tables, settings, (DEMAND_TOTALS,))
 
     def take(batch: DataFrame, _: int) -> None:
         try:
             totals.refresh(batch)
+            keeper.tick()
         except StockcastError as error:
             if failures is not None:
                 failures.append(error)

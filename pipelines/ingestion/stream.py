@@ -15,9 +15,10 @@ from pyspark.sql import functions as F
 from pyspark.sql.streaming.query import StreamingQuery
 
 from pipelines.contracts import topics
-from pipelines.ingestion.ingestor import Ingestor, TakenIn, end_offsets
+from pipelines.ingestion.ingestor import OWNED, Ingestor, TakenIn, end_offsets
 from pipelines.io import kafka
 from pipelines.io.delta import Tables, local_path
+from pipelines.operations.maintenance import TableKeeper
 from pipelines.operations.settings import Settings
 
 log = logging.getLogger("stockcast.ingestion")
@@ -45,12 +46,14 @@ def start_ingest(
     source = kafka.stream(spark, settings, topics.INPUT_TOPICS, _starting_offsets(settings, tables, new_stream))
     ready = threading.Event()
     holder: list[Ingestor] = []
+    keeper = TableKeeper(tables, settings, OWNED)
 
     def take_in(frame: DataFrame, batch_id: int) -> None:
         ready.wait()
         taken = holder[0].take_in(batch_id, raw_table(frame))
         if then is not None:
             then(taken)
+        keeper.tick()
 
     writer = source.writeStream.queryName("ingest").option("checkpointLocation", checkpoint).foreachBatch(take_in)
     if once:

@@ -9,14 +9,18 @@ from datetime import UTC, date, datetime, timedelta
 
 from pyspark.sql import SparkSession
 
-from pipelines.contracts.tables import STOCK_MOVEMENTS
+from pipelines.contracts.tables import ALL_TABLES, CATALOG, DEMAND, PLANNING, PUBLISHED, STOCK_MOVEMENTS, TRAINING
 from pipelines.demand.aggregate import aggregate_demand
 from pipelines.errors import MissingDataError
 from pipelines.forecasting.passes import Progress
 from pipelines.forecasting.training import TrainingReport, train
 from pipelines.inventory.planning import PlanningReport, plan
 from pipelines.io.delta import Tables
+from pipelines.operations.maintenance import maintain_idle
 from pipelines.operations.settings import Settings
+
+OWNERS = {CATALOG, DEMAND, TRAINING, PLANNING, PUBLISHED.owner}
+"""Of the tables that a night keeps in order; the live ones are kept by the processes that write them."""
 
 log = logging.getLogger("stockcast.nightly")
 
@@ -54,6 +58,8 @@ def run_nightly(
     aggregate_demand(spark, settings, tables, as_of)
     training = train(spark, settings, tables, as_of, clock(), progress)
     planning = plan(spark, settings, tables, as_of, clock())
+    if settings.maintenance.enabled:
+        maintain_idle(settings, tables, [table for table in ALL_TABLES if table.owner in OWNERS])
     return NightlyReport(as_of, training, planning)
 
 

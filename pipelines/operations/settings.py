@@ -206,6 +206,22 @@ class TotalsSettings(_Section):
     publish: bool = Field(True, description="send changed totals to demand.totals; false: store them only")
 
 
+class MaintenanceSettings(_Section):
+    """Upkeep of the tables: by the process that owns them, between its own commits."""
+
+    enabled: bool = Field(True, description="false: files and logs grow until jobs/maintain_tables.py is run")
+    commits: int = Field(50, ge=2, description="a table is looked at again after so many commits")
+    small_files: int = Field(24, ge=2, description="small files that are merged into a larger one")
+    target_mb: float = Field(64.0, gt=0, description="size that files are merged up to")
+    clean_minutes: float = Field(5.0, ge=0, description="least time between two removals of old files and log entries")
+    retention_minutes: float = Field(
+        60.0, gt=0, description="replaced files are kept so long; longer than the longest read of a live table takes"
+    )
+    log_retention_minutes: float = Field(
+        10.0, gt=0, description="log entries are kept so long; each 1,000 of them add some 10 ms to a commit"
+    )
+
+
 class MlflowSettings(_Section):
     """Where training runs are tracked. No URI: SQLite and files under `home`."""
 
@@ -265,6 +281,7 @@ class Settings(_Section):
     api: ApiSettings = ApiSettings()
     supplier_api: SupplierApiSettings = SupplierApiSettings()
     totals: TotalsSettings = TotalsSettings()
+    maintenance: MaintenanceSettings = MaintenanceSettings()
     mlflow: MlflowSettings = MlflowSettings()
     tracking: TrackingSettings = TrackingSettings()
     promotion: PromotionSettings = PromotionSettings()

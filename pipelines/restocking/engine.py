@@ -23,6 +23,7 @@ from pipelines.contracts.tables import (
     ORDER_OUTBOX,
     ORDER_PROPOSALS,
     ORDER_STATUS,
+    ORDERS,
     POLICY_ACTIVATIONS,
     STOCK_MOVEMENTS,
     TIME,
@@ -43,6 +44,8 @@ from pipelines.restocking.positions import Change
 from pipelines.restocking.proposals import Approval
 
 log = logging.getLogger("stockcast.restocking")
+
+OWNED = (INVENTORY_POSITIONS, ORDER_OUTBOX, ORDER_PROPOSALS, ORDERS, POLICY_ACTIVATIONS)
 
 APPLICATION = "restock"
 SNAPSHOT_SHARE = 0.1
@@ -118,6 +121,7 @@ class RestockEngine:
         send_flags: publishes (key, message) pairs and returns when the broker has them.
         clock: wall time, recorded but never decided upon.
         approval_value: orders worth more wait for a person; None: none does.
+        upkeep: called between commits, to keep the tables in order.
     """
 
     def __init__(
@@ -128,11 +132,13 @@ class RestockEngine:
         clock: Callable[[], datetime],
         *,
         approval_value: float | None = None,
+        upkeep: Callable[[], None] = lambda: None,
     ) -> None:
         self._tables = tables
         self._settings = settings
         self._send_flags = send_flags
         self._clock = clock
+        self._upkeep = upkeep
         self._lock = threading.RLock()
         self._waited: dict[str, bool] = {}
         self._fold = Fold(settings, Approval(approval_value, self._waited))
@@ -228,6 +234,7 @@ class RestockEngine:
         waited = time.monotonic() - self._saved_at
         if waited >= min(self._settings.snapshot_seconds, self._save_cost / SNAPSHOT_SHARE):
             self.save()
+        self._upkeep()
 
     def _check_policies(self) -> None:
         """Put a newly published policy version into force, here."""

@@ -30,6 +30,7 @@ from pipelines.ingestion.times import as_datetime, as_microseconds, format_time
 from pipelines.io import kafka
 from pipelines.io.delta import Tables
 from pipelines.operations.failpoints import failpoint
+from pipelines.operations.maintenance import TableKeeper
 from pipelines.operations.settings import Settings
 from pipelines.restocking.decisions import identifier
 from pipelines.restocking.orders import ACKNOWLEDGED, CANCELLED, REJECTED, SENT
@@ -84,6 +85,7 @@ class OrderSender:
     ) -> None:
         self._settings = settings
         self._tables = tables
+        self._keeper = TableKeeper(tables, settings, (SUPPLIER_CALLS,))
         self._clock = clock
         self._loop = asyncio.new_event_loop()
         self._api = SupplierApi(settings.supplier_api, clock, self._delayed, patient=not once)
@@ -292,6 +294,7 @@ class OrderSender:
     def _store(self, rows: list[Row]) -> None:
         if rows:
             self._tables.append(SUPPLIER_CALLS, pa.Table.from_pylist(rows, schema=SUPPLIER_CALLS.schema))
+            self._keeper.tick()
 
     def _outcomes(self) -> tuple[set[str], list[str]]:
         """The orders that need no call any more, and those that are to be sent again."""

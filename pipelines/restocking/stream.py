@@ -14,8 +14,9 @@ from pipelines.contracts import topics
 from pipelines.contracts.tables import INGEST_BATCHES
 from pipelines.io import kafka
 from pipelines.io.delta import Tables
+from pipelines.operations.maintenance import TableKeeper
 from pipelines.operations.settings import Settings
-from pipelines.restocking.engine import RestockEngine
+from pipelines.restocking.engine import OWNED, RestockEngine
 
 TICK_SECONDS = 1.0
 
@@ -38,6 +39,7 @@ def running_engine(settings: Settings, tables: Tables) -> Iterator[RestockEngine
         send_flags,
         lambda: datetime.now(UTC),
         approval_value=settings.orders.approval_value,
+        upkeep=TableKeeper(tables, settings, OWNED).tick,
     )
     engine.resume()
     engine.catch_up()

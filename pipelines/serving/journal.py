@@ -76,12 +76,20 @@ class Journal:
         tables: its own handles.
         send: publishes (key, event) pairs and returns when the broker has them; called from one thread.
         clock: wall time, recorded.
+        upkeep: called by the writing thread between commits, to keep the table in order.
     """
 
-    def __init__(self, tables: Tables, send: SendEvents, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        tables: Tables,
+        send: SendEvents,
+        clock: Callable[[], datetime],
+        upkeep: Callable[[], None] = lambda: None,
+    ) -> None:
         self._tables = tables
         self._send = send
         self._clock = clock
+        self._upkeep = upkeep
         self._lock = threading.Lock()
         self._deciding = threading.Lock()
         self._entries: dict[str, _Entry] = {}
@@ -179,6 +187,7 @@ class Journal:
     def _keep_writing(self) -> None:
         while batch := _next_batch(self._to_write):
             self._write(batch)
+            self._upkeep()
 
     def _write(self, batch: list[tuple[str, str, Draft, Future[tuple[int, bytes]]]]) -> None:
         now = self._clock()

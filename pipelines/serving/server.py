@@ -11,9 +11,11 @@ import uvicorn
 from fastapi import FastAPI
 
 from pipelines.contracts import topics
+from pipelines.contracts.tables import ORDER_AUDIT
 from pipelines.io import kafka
 from pipelines.io.delta import Tables
 from pipelines.io.ownership import ownership
+from pipelines.operations.maintenance import TableKeeper
 from pipelines.operations.secret_files import secret_of
 from pipelines.operations.settings import Settings
 from pipelines.restocking.webhooks import Signer
@@ -71,7 +73,8 @@ def order_app(
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Iterator[FastAPI]:
     """The application with its journal at work; the caller holds the ownership of `order_api`."""
-    journal = Journal(Tables(settings), send, clock)
+    tables = Tables(settings)
+    journal = Journal(tables, send, clock, TableKeeper(tables, settings, (ORDER_AUDIT,)).tick)
     journal.start()
     try:
         book = OrderBook(Tables(settings), journal.events_of)

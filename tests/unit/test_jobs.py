@@ -59,7 +59,7 @@ def test_a_date_that_is_none_ends_with_2(capsys):
 
 
 def test_every_job_is_known_to_these_tests():
-    assert {path.stem for path in JOBS} == STREAMING | NIGHTLY | {"load_catalog", "refresh_forecasts"}
+    assert {path.stem for path in JOBS} == STREAMING | NIGHTLY | {"load_catalog", "refresh_forecasts", "maintain_tables"}
 
 
 def test_a_second_owner_refuses_to_start_and_names_the_first(settings):
