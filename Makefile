@@ -6,7 +6,7 @@ BIN := .venv/bin
 RUN := $(BIN)/python
 STAMP := .venv/.installed
 
-.PHONY: help setup demo live test fuzz test-quick lint format bench nightly lock clean
+.PHONY: help setup demo live test fuzz test-quick lint format bench soak nightly lock clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -48,6 +48,9 @@ format: setup ## let ruff mend what it can
 
 bench: setup ## measure against the peers; tables go to bench/RESULTS.md
 	@$(RUN) -m bench
+
+soak: setup ## MINUTES=30 RATE=500 SEED=1: a steady load with restarts; time, memory, disk must stay bounded
+	@$(RUN) -m tests.soak --minutes $(or $(MINUTES),30) --rate $(or $(RATE),500) --seed $(or $(SEED),1)
 
 lock: ## pin the packages named in setup.cfg anew (needs uv)
 	@uv pip compile setup.cfg --extra dev --generate-hashes --universal --python-version 3.11 --no-header --no-annotate -o requirements.lock
