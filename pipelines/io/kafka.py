@@ -12,6 +12,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from pipelines.contracts import topics
 from pipelines.errors import BrokerError
+from pipelines.io.kafka_security import java_options, librdkafka_options
 from pipelines.operations.settings import Settings
 
 _LEADER_SECONDS = 15.0
@@ -24,7 +25,11 @@ def client_settings(settings: Settings) -> dict[str, Any]:
     Its own log is cut to what is critical: it repeats each refused connection every second, and what fails for
     good reaches us as an error.
     """
-    return {"bootstrap.servers": settings.kafka.bootstrap_servers, "log_level": 2, **settings.kafka.client}
+    return {
+        "bootstrap.servers": settings.kafka.bootstrap_servers,
+        "log_level": 2,
+        **librdkafka_options(settings.kafka),
+    }
 
 
 def admin(settings: Settings) -> AdminClient:
@@ -149,15 +154,10 @@ def _end_offset(client: Consumer, place: TopicPartition) -> int:
             time.sleep(0.1)
 
 
-_JAVA_NAMES = {"sasl.mechanisms": "sasl.mechanism", "ssl.ca.location": "ssl.truststore.location"}
-
-
 def spark_options(settings: Settings) -> dict[str, str]:
     """Options of Spark's Kafka source and sink."""
-    options = {"kafka.bootstrap.servers": settings.kafka.bootstrap_servers}
-    for name, value in settings.kafka.client.items():
-        options[f"kafka.{_JAVA_NAMES.get(name, name)}"] = value
-    return options
+    options = {"bootstrap.servers": settings.kafka.bootstrap_servers, **java_options(settings.kafka)}
+    return {f"kafka.{name}": value for name, value in options.items()}
 
 
 def stream(

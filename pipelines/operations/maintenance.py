@@ -45,6 +45,9 @@ SAFETY = 0.9
 READERS = {STOCK_MOVEMENTS.name: ("totals",), INGEST_BATCHES.name: ("restock",)}
 """Streams that follow a table, by the folder of their checkpoint: they may still need what newer versions replaced."""
 
+PATIENCE_SECONDS = 3600.0
+"""A stream that holds removals back for longer is warned of."""
+
 Sizes = Sequence[int]
 
 
@@ -100,6 +103,7 @@ class TableKeeper:
         self._clock = clock
         self._looked_at: dict[str, int] = {}
         self._cleaned_at: dict[str, float] = {}
+        self._held_since: dict[str, float] = {}
         self._turn = 0
 
     def tick(self) -> None:
@@ -162,8 +166,11 @@ class TableKeeper:
     def _clean(self, table: Table, now: float) -> tuple[int, str | None]:
         """Remove what no reader needs: old files, then the log behind a new checkpoint."""
         if held_back := self._held_back(table, now):
-            log.warning("%s: nothing is removed: %s", table.name, held_back)
+            since = self._held_since.setdefault(table.name, now)
+            level = logging.WARNING if now >= since + PATIENCE_SECONDS else logging.INFO
+            log.log(level, "%s: nothing is removed: %s", table.name, held_back)
             return 0, held_back
+        self._held_since.pop(table.name, None)
         with failpoint_on_change("maintenance.inside_vacuum", self._folder(table)):
             removed = self._tables.handle(table).vacuum(dry_run=False, full=True)
         handle = self._tables.handle(table)

@@ -38,8 +38,14 @@ class KafkaSettings(_Section):
     bootstrap_servers: str = Field("127.0.0.1:9092", description="host:port, comma-separated")
     partitions: int = Field(2, ge=1, description="partitions of the topics that Stockcast creates")
     replication_factor: int = Field(1, ge=1)
+    security_protocol: str = Field("PLAINTEXT", pattern="^(PLAINTEXT|SSL|SASL_PLAINTEXT|SASL_SSL)$")
+    sasl_mechanism: str = Field("SCRAM-SHA-512", pattern="^(PLAIN|SCRAM-SHA-256|SCRAM-SHA-512)$")
+    username: str | None = Field(None, description="with a SASL protocol; one of its own for each job")
+    password: SecretStr | None = Field(None, description="its password; from the environment or a 0600 file")
+    password_file: str | None = Field(None, description="0600, holds the password")
+    ca_file: str | None = Field(None, description="PEM with the authorities that the brokers' certificates come from")
     client: dict[str, str] = Field(
-        default_factory=dict, description="further librdkafka settings (security), dotted names"
+        default_factory=dict, description="further settings of every client, dotted names; no secrets"
     )
 
 
@@ -60,6 +66,9 @@ class IngestSettings(_Section):
     largest_value_bytes: int = Field(262_144, ge=1024)
     max_offsets_per_trigger: int = Field(100_000, ge=1)
     trigger_seconds: float = Field(0.0, ge=0, description="0: the next batch starts at once")
+    watch_seconds: float = Field(2.0, gt=0, description="between two looks at topics, catalog and alerts")
+    alert_bad_share: float = Field(0.01, ge=0, lt=1, description="of a topic's records; more set aside is an alert")
+    alert_window_minutes: float = Field(5.0, gt=0, description="over which that share is taken")
 
 
 CANDIDATES: dict[str, tuple[str, ...]] = {
