@@ -40,6 +40,9 @@ fuzz: setup ## mutated messages through the ingest code: MESSAGES=200000 SEED=1
 test-quick: setup ## the tests that need neither Spark nor a broker
 	@$(BIN)/pytest tests/unit
 
+crash-test: setup ## kill -9 at every named point, then faults that must be found; KILLS=200 SEED=7
+	@$(RUN) -m tests.crash $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED))
+
 lint: setup ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 

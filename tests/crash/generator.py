@@ -1,6 +1,6 @@
 """The generator process: sends the seeded stream, receives ordered goods, and records what the broker acknowledged.
 
-    python -m tests.crash.generator --bootstrap HOST:PORT --record FILE --seed N --series N --orders-topic restock.orders
+    python -m tests.crash.generator --bootstrap HOST:PORT --record FILE --seed N --series N
 
 It takes commands on its standard input, `feed COUNT SECONDS` (answered by `fed COUNT` when the broker has
 acknowledged all), and ends with it. The record has a line in JSON for each message before it is sent, and one for

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -14,12 +15,15 @@ import psutil
 from tests.crash.clerk import Clerk
 from tests.crash.processes import APART, TOGETHER, Place, Processes
 from tests.crash.rules import Accounts, reconcile
-from tests.crash.schedule import ALL, ANY_TIME, FENCED, Step
+from tests.crash.schedule import ALL, ANY_TIME, FENCED, SECOND, Step
 from tests.crash.watch import Watch
 
 FEED_SECONDS = 1.5
 STOPPED_SECONDS = 42.0
 """The relay's transactions time out after 30 s, which the broker looks after every 10 s."""
+
+SECOND_SECONDS = 12.0
+"""What a second owner needs to start; it then has as long to do harm."""
 
 Say = Callable[[str], None]
 
@@ -116,6 +120,8 @@ class CrashTest:
             recovery = self._everything()
         elif step.point == FENCED:
             recovery = self._fence()
+        elif step.point == SECOND:
+            recovery = self._second_owner(step.role)
         elif step.role == "switch":
             recovery = self._switch(step)
         else:
@@ -235,6 +241,28 @@ class CrashTest:
             self.processes.end("second-relay")
         return time.monotonic() - started
 
+    def _second_owner(self, role: str) -> float:
+        """Let the same program run twice for a while, then kill both."""
+        self.processes.second(role)
+        deadline = time.monotonic() + 2 * SECOND_SECONDS
+        while time.monotonic() < deadline:
+            self._feed(self.events // 4)
+        self.processes.end(f"second-{role}")
+        self.processes.end(role)
+        started = time.monotonic()
+        self.processes.start(role)
+        self._rest()
+        return time.monotonic() - started
+
+    def refuse_second(self, role: str) -> None:
+        """A second owner of a process' tables must end by itself, at once, and say whose they are."""
+        second = self.processes.second(role)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            second.wait(60)
+        if second.poll() != 1:
+            self.report.violations.append(f"R2: a second {role} was let in beside the first")
+        self.processes.end(f"second-{role}")
+
     def _feed(self, count: int, *, wait: bool = True) -> None:
         if not self.processes.wait_fed(self.patience):
             self._fail(f"R0: the broker did not take {count} messages within {self.patience:g} s")
@@ -250,7 +278,7 @@ class CrashTest:
             self.processes.mend()
             if self.processes.wait_fed(1) and not self._clerk.repeat() and self._watch.at_rest():
                 return
-            time.sleep(0.1)
+            time.sleep(0.25)
         self._fail(f"R0: no rest within {self.patience:g} s: {self._watch.why}")
 
     def _fail(self, violation: str) -> None:

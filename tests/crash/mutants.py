@@ -11,10 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from tests.crash.schedule import Step
-
-SECOND_OWNER = "a second owner"
-"""Not a kill: the same program once more, beside the first."""
+from tests.crash.schedule import SECOND, Step
 
 
 def transactions() -> None:
@@ -107,7 +104,7 @@ MUTANTS = {
         Mutant("order_ids", order_ids, (Step("live", "restock.after_outbox"),)),
         Mutant("publish_first", publish_first, (Step("live", "mutant.after_publishing"),)),
         Mutant("deduplication", deduplication, (Step("live", "ingest.after_ledger"),)),
-        Mutant("two_owners", two_owners, (Step("live", SECOND_OWNER),)),
+        Mutant("two_owners", two_owners, (Step("live", SECOND),)),
     )
 }
 

@@ -255,11 +255,12 @@ class Processes:
             "kafka.bootstrap_servers": place.bootstrap,
             "ingest.max_offsets_per_trigger": 400,
             "restock.snapshot_seconds": 0.5,
-            "totals.trigger_seconds": 2,
+            "totals.trigger_seconds": 5,
             "orders.approval_value": 60,
-            "maintenance.commits": 10,
+            "maintenance.commits": 20,
             "maintenance.small_files": 6,
-            "maintenance.clean_minutes": 0.2,
+            "maintenance.clean_minutes": 0.1,
+            "maintenance.retention_minutes": 0.5,
         }
         if role == "api":
             options["api.port"] = place.api_port
@@ -267,7 +268,7 @@ class Processes:
             options |= {
                 "supplier_api.url": f"http://127.0.0.1:{place.supplier_port}/orders",
                 "supplier_api.allowed_private_hosts": "[127.0.0.1]",
-                "supplier_api.timeout_seconds": 2,
+                "supplier_api.timeout_seconds": 1,
                 "supplier_api.first_pause_seconds": 0.1,
                 "supplier_api.largest_pause_seconds": 1,
             }

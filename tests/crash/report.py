@@ -52,9 +52,9 @@ def summary(report: Report) -> str:
     deaths = f"; {len(report.deaths)} processes ended by themselves and were started again" if report.deaths else ""
     missed = f"; {len(report.missed)} points were not reached" if report.missed else ""
     return (
-        f"{len(report.kills)} kills in {report.seconds / 60:.0f} minutes, {report.events:,d} records, {report.orders:,d} "
-        f"orders, {report.effects:,d} effects at the supplier, {report.decisions:,d} decisions by the order API, "
-        f"{report.reconciliations} full reconciliations: **{found}**{missed}{deaths}."
+        f"{len(report.kills)} kills in {report.seconds / 60:.0f} minutes, {report.events:,d} records, "
+        f"{report.orders:,d} orders, {report.effects:,d} effects at the supplier, {report.decisions:,d} decisions "
+        f"by the order API, {report.reconciliations} full reconciliations: **{found}**{missed}{deaths}."
     )
 
 

@@ -1,11 +1,12 @@
 """What must be true at rest: R1 to R10 of the crash test, and what two more stages promise.
 
-R1 every acknowledged record is in bronze · R2 once · R3 byte for byte · R4 ledger = distinct valid events · R5 position
-= the model's, for every series · R6 every outbox order is on `restock.orders` exactly once and no other is · R7 no order
-and no decision with two contents or two ids · R8 the supplier saw one effect per order · R9 consumed = good +
-quarantined + duplicates + tombstones · R10 for every series: position above its reorder point or an order open, and no
-order beyond order-up-to plus one pack · R11 each request to the order API that was answered had its one effect · R12
-each order was decided by the levels of the version that it names, and the versions in force are complete.
+R1 every acknowledged record is in bronze · R2 once · R3 byte for byte · R4 ledger = distinct valid events ·
+R5 position = the model's, for every series · R6 every outbox order is on `restock.orders` exactly once and no other
+is · R7 no order and no decision with two contents or two ids · R8 the supplier saw one effect per order ·
+R9 consumed = good + quarantined + duplicates + tombstones · R10 for every series: position above its reorder point or
+an order open, and no order beyond order-up-to plus one pack · R11 each request to the order API that was answered had
+its one effect · R12 each order was decided by the levels of the version that it names, and the versions in force are
+complete. R0 stands for a chain that does not come to rest at all.
 
 Nothing here imports `pipelines`. What was sent comes from the generator's own record, what the supplier did from the
 supplier's, what was decided by hand from the clerk's.

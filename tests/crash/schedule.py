@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 ANY_TIME = "any time"
 FENCED = "stopped, fenced"
+SECOND = "a second owner beside it"
 ALL = "everything"
 
 
@@ -44,6 +45,7 @@ TOGETHER = (
     Step("live", "relay.inside_transaction"),
     Step("live", "relay.after_transaction"),
     Step("live", "totals-sent"),
+    Step("live", "maintenance.inside_compaction"),
     Step("live"),
     Step("switch", "train.before_switch"),
     Step("switch", "plan.before_switch"),
@@ -51,19 +53,27 @@ TOGETHER = (
 )
 APART = (
     Step("ingest", "ingest.after_ledger", again=True),
-    Step("ingest"),
-    Step("restock", "restock.after_outbox"),
+    Step("ingest", "maintenance.inside_vacuum"),
+    Step("restock", "maintenance.after_compaction"),
     Step("restock"),
     Step("relay", "relay.inside_transaction", again=True),
-    Step("relay", "relay.after_transaction"),
     Step("relay", FENCED),
 )
+LATER = (
+    Step("ingest"),
+    Step("restock", "restock.after_outbox", again=True),
+    Step("relay", "relay.after_transaction"),
+    Step("relay"),
+    Step("sender"),
+    Step("api"),
+)
+"""Kills that the second deck and those after it have besides."""
 DECK = len(COMMON) + len(TOGETHER) + len(APART) + 2
-"""Kills in a deck: every point at least once, and everything at once between the two forms of the chain."""
+"""Kills in the first deck: every point at least once, and everything at once between the two forms of the chain."""
 
 
 def schedule(seed: int, kills: int) -> Iterator[Step]:
-    """The kills of a run. Each deck goes through both forms; so the first deck reaches every point."""
+    """The kills of a run, in decks that go through both forms of the chain."""
     chance = random.Random(f"schedule-{seed}")
     steps = _decks(chance)
     for _ in range(kills):
@@ -71,12 +81,14 @@ def schedule(seed: int, kills: int) -> Iterator[Step]:
 
 
 def _decks(chance: random.Random) -> Iterator[Step]:
+    more: tuple[Step, ...] = ()
     while True:
         common = list(COMMON)
         chance.shuffle(common)
         half = len(common) // 2
-        for own, shared in ((TOGETHER, common[:half]), (APART, common[half:])):
+        for own, shared in ((TOGETHER, common[:half]), ((*APART, *more), common[half:])):
             steps = [*own, *shared]
             chance.shuffle(steps)
             yield from steps
             yield Step(ALL)
+        more = LATER

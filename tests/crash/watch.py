@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +19,43 @@ from tests.reconciler import INPUT_TOPICS
 
 
 class Tail:
-    """Rows of a table by a key, the newest of each: only the files that are new since the last look are read."""
+    """A table's rows as they come: only the files that are new since the last look are read."""
 
     def __init__(self, home: Path, name: str, *columns: str) -> None:
         self._uri, self._columns = f"{home}/tables/{name}", list(columns)
-        self._read: set[str] = set()
+        self._table: DeltaTable | None = None
+        self._files: set[str] = set()
         self._rows: list[dict[str, Any]] = []
+        self._newest: list[dict[str, Any]] = []
 
     def rows(self) -> list[dict[str, Any]]:
         """All rows that were ever there; some more than once after files were merged."""
-        try:
-            files = DeltaTable(self._uri).file_uris()
-        except TableNotFoundError:
-            return []
-        for file in files:
-            if file not in self._read:
-                self._rows += pq.read_table(file, columns=self._columns, partitioning=None).to_pylist()
-                self._read.add(file)
+        self._look()
         return self._rows
+
+    def newest(self) -> list[dict[str, Any]]:
+        """The rows of the files that the last change brought: all, where the table is replaced as a whole."""
+        self._look()
+        return self._newest
+
+    def _look(self) -> None:
+        try:
+            if self._table is None:
+                self._table = DeltaTable(self._uri)
+            else:
+                version = self._table.version()
+                self._table.update_incremental()
+                if self._table.version() == version:
+                    return
+        except TableNotFoundError:
+            return
+        files = self._table.file_uris()
+        new = [file for file in files if file not in self._files]
+        self._files.update(new)
+        if new:
+            found = [pq.read_table(file, columns=self._columns, partitioning=None).to_pylist() for file in new]
+            self._newest = [row for rows in found for row in rows]
+            self._rows += self._newest
 
 
 class Watch:
@@ -46,8 +66,12 @@ class Watch:
         self._batches = Tail(home, "silver/ingest_batches", "topic", "end_offsets", "last_sequence")
         self._outbox = Tail(home, "gold/order_outbox", "order_id")
         self._calls = Tail(home, "gold/supplier_calls", "order_id")
+        self._positions = Tail(home, "gold/inventory_positions", "sequence")
+        self._pointers = Tail(home, "gold/published", "artefact", "version")
+        self._activations = Tail(home, "gold/policy_activations", "activated_at", "policy_version")
         self._published: dict[bytes, int] = {}
         self._client: Consumer | None = None
+        self._inputs: list[TopicPartition] = []
         self.why = "nothing was looked at yet"
 
     @property
@@ -82,15 +106,12 @@ class Watch:
                 taken[place] = max(offset, taken.get(place, 0))
         if behind := {place: end - taken.get(place, 0) for place, end in ends.items() if end > taken.get(place, 0)}:
             return f"records to take in: {behind}"
-        positions = self._read("gold/inventory_positions", "sequence")
-        decided = max((row["sequence"] for row in positions), default=0)
+        decided = max((row["sequence"] for row in self._positions.newest()), default=0)
         if decided < last:
             return f"decided up to place {decided} of {last}"
-        pointer = {row["artefact"]: row["version"] for row in self._read("gold/published", "artefact", "version")}
-        active = sorted(
-            self._read("gold/policy_activations", "activated_at", "policy_version"), key=lambda row: row["activated_at"]
-        )
-        if "policies" in pointer and (not active or active[-1]["policy_version"] != pointer["policies"]):
+        pointer = {row["artefact"]: row["version"] for row in self._pointers.newest()}
+        active = max(self._activations.rows(), key=itemgetter("activated_at"), default={"policy_version": None})
+        if pointer.get("policies", active["policy_version"]) != active["policy_version"]:
             return f"policies {pointer['policies']} are not active"
         outbox = {row["order_id"].encode() for row in self._outbox.rows()}
         self._follow()
@@ -104,17 +125,6 @@ class Watch:
             if unsent:
                 return f"decisions to send: {unsent}"
         return "" if self._ends() == ends else "records came meanwhile"
-
-    def _read(self, name: str, *columns: str) -> list[dict[str, Any]]:
-        try:
-            table = DeltaTable(f"{self._home}/tables/{name}")
-            return [
-                row
-                for file in table.file_uris()
-                for row in pq.read_table(file, columns=list(columns), partitioning=None).to_pylist()
-            ]
-        except TableNotFoundError:
-            return []
 
     def _connect(self) -> Consumer:
         if self._client is None:
@@ -134,11 +144,11 @@ class Watch:
 
     def _ends(self) -> dict[tuple[str, int], int]:
         client = self._connect()
-        topics = client.list_topics(timeout=15).topics
+        if not self._inputs:
+            topics = client.list_topics(timeout=15).topics
+            self._inputs = [TopicPartition(name, number) for name in INPUT_TOPICS for number in topics[name].partitions]
         return {
-            (name, number): client.get_watermark_offsets(TopicPartition(name, number), timeout=15)[1]
-            for name in INPUT_TOPICS
-            for number in topics[name].partitions
+            (place.topic, place.partition): client.get_watermark_offsets(place, timeout=15)[1] for place in self._inputs
         }
 
     def _follow(self) -> None:
