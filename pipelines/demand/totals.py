@@ -202,7 +202,7 @@ def _publisher(settings: Settings) -> Publish:
     if not settings.totals.publish:
         log.warning("totals.publish is false: totals are stored and not sent to %s", topics.DEMAND_TOTALS)
         return lambda rows: None
-    kafka.ensure_topics(settings, [topics.DEMAND_TOTALS])
+    kafka.prepare(settings, write=(topics.DEMAND_TOTALS,))
 
     def publish(rows: pa.Table) -> None:
         if rows.num_rows:

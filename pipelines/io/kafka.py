@@ -12,10 +12,12 @@ from pyspark.sql import DataFrame, SparkSession
 
 from pipelines.contracts import topics
 from pipelines.errors import BrokerError
+from pipelines.io.kafka_rights import HINT, check_rights
 from pipelines.io.kafka_security import java_options, librdkafka_options
 from pipelines.operations.settings import Settings
 
 _LEADER_SECONDS = 15.0
+_NOT_ALLOWED = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED)
 _NO_LEADER_YET = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
 
 
@@ -90,6 +92,17 @@ def consumer(settings: Settings, group: str, **extra: Any) -> Consumer:
     )
 
 
+def prepare(settings: Settings, *, read: Sequence[str] = (), write: Sequence[str] = ()) -> None:
+    """Make the topics that do not exist yet, and make sure that we may read and write them.
+
+    Raises:
+        BrokerError: the broker cannot be reached, or it refuses us; says what, and what to do.
+    """
+    ensure_topics(settings, tuple(dict.fromkeys((*read, *write))))
+    if settings.kafka.username is not None:
+        check_rights(admin(settings), settings.kafka.username, read, write)
+
+
 def ensure_topics(settings: Settings, names: Iterable[str] = (*topics.INPUT_TOPICS, *topics.OUTPUT_TOPICS)) -> None:
     """Create the topics that do not exist; existing ones stay as they are.
 
@@ -99,14 +112,13 @@ def ensure_topics(settings: Settings, names: Iterable[str] = (*topics.INPUT_TOPI
     Raises:
         BrokerError: the broker cannot be reached or refuses.
     """
-    client = admin(settings)
+    refusals: list[KafkaError] = []
+    client = AdminClient({**client_settings(settings), "error_cb": refusals.append})
     try:
         existing = set(client.list_topics(timeout=15).topics)
     except KafkaException as error:
-        raise BrokerError(
-            f"no Kafka broker answers at {settings.kafka.bootstrap_servers} ({error.args[0].str()}); start one "
-            "with `stockcast broker start`, or set kafka.bootstrap_servers"
-        ) from None
+        client.poll(0)
+        raise _unreachable(settings, error.args[0], refusals) from None
     missing = [
         NewTopic(
             name,
@@ -123,8 +135,31 @@ def ensure_topics(settings: Settings, names: Iterable[str] = (*topics.INPUT_TOPI
         try:
             future.result()
         except KafkaException as error:
+            if error.args[0].code() in _NOT_ALLOWED:
+                who = f"Kafka's user {settings.kafka.username}"
+                raise BrokerError(f"{who} may neither see nor create topic {name}; {HINT}") from None
             if error.args[0].name() != "TOPIC_ALREADY_EXISTS":
                 raise BrokerError(f"topic {name} cannot be created: {error.args[0].str()}") from None
+
+
+def _unreachable(settings: Settings, error: KafkaError, refusals: Sequence[KafkaError]) -> BrokerError:
+    """What stands between us and the broker, as far as the client found out."""
+    at = settings.kafka.bootstrap_servers
+    for refusal in refusals:
+        if refusal.code() == KafkaError._AUTHENTICATION:
+            return BrokerError(
+                f"the Kafka broker at {at} does not take the password of user {settings.kafka.username}; set "
+                "STOCKCAST__KAFKA__PASSWORD or kafka.password_file to the one that it knows"
+            )
+        if refusal.code() == KafkaError._SSL:
+            return BrokerError(
+                f"the Kafka broker at {at} and we do not agree on TLS ({refusal.str()}); check kafka.security_protocol "
+                "and kafka.ca_file"
+            )
+    return BrokerError(
+        f"no Kafka broker answers at {at} ({error.str()}); start one with `stockcast broker start`, or set "
+        "kafka.bootstrap_servers and, where it asks for TLS, kafka.security_protocol"
+    )
 
 
 def end_offsets(settings: Settings, names: Sequence[str]) -> dict[tuple[str, int], int]:

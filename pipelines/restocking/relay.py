@@ -45,7 +45,7 @@ class Relay:
     """
 
     def __init__(self, settings: Settings, tables: Tables) -> None:
-        kafka.ensure_topics(settings, (topics.RESTOCK_ORDERS,))
+        kafka.prepare(settings, read=(topics.RESTOCK_ORDERS,), write=(topics.RESTOCK_ORDERS,))
         self._tables = tables
         self._producer: Producer = kafka.producer(
             settings, **{"transactional.id": TRANSACTIONAL_ID, "transaction.timeout.ms": 30_000}

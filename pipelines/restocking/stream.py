@@ -27,7 +27,7 @@ def running_engine(settings: Settings, tables: Tables) -> Iterator[RestockEngine
 
     The caller holds the ownership of `restock`.
     """
-    kafka.ensure_topics(settings, (topics.STOCKOUT_FLAGS, topics.RESTOCK_ORDERS))
+    kafka.prepare(settings, write=(topics.STOCKOUT_FLAGS,))
     producer = kafka.producer(settings)
 
     def send_flags(messages: Iterable[tuple[str, bytes]]) -> None:

@@ -91,7 +91,7 @@ def kafka_sender(settings: Settings) -> SendEvents:
     def send(events: Iterable[tuple[str, bytes]]) -> None:
         nonlocal ready
         if not ready:
-            kafka.ensure_topics(settings, (topics.ORDER_STATUS,))
+            kafka.prepare(settings, write=(topics.ORDER_STATUS,))
             ready = True
         kafka.send(producer, topics.ORDER_STATUS, events)
 
