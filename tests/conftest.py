@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+# Small matrices on two cores beside a broker and Spark: a thread more only waits.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault(
     "PYSPARK_SUBMIT_ARGS",
     "--master local[2] --driver-memory 2g --conf spark.ui.enabled=false"

@@ -220,3 +220,22 @@ class TestOneBadSeries:
 
 def test_monotone():
     np.testing.assert_array_equal(monotone(np.array([-1.0, 3, 2, 4])), [0, 3, 3, 4])
+
+
+def test_a_season_that_would_multiply_a_vanished_trend_is_added_instead():
+    # given rare demand, of which a multiplicative model makes an almost vanished trend times a huge season
+    rng = np.random.default_rng(5)
+    rare = rng.poisson(4, (60, 1096)) * (rng.random((60, 1096)) < rng.uniform(0.02, 0.08, (60, 1)))
+    batch = from_matrix(np.vstack([rare.astype(float), weekly(1096)]), END)
+    engine = create("prophet_batched", EngineOptions(ForecastSettings(seasonality_mode="multiplicative")))
+    # when forecast
+    result = engine.fit_forecast(batch, 28, QUANTILES)
+    modes = [json.loads(text)["specification"]["seasonality_mode"] for text in result.parameters]
+    # then some are additive, those that sell every day are not, and no forecast leaves what the series ever sold
+    assert "additive" in modes[:-1]
+    assert "multiplicative" in modes[:-1]
+    assert modes[-1] == "multiplicative"
+    assert (result.yhat.max(axis=1) <= np.nanmax(batch.demand, axis=1)).all()
+    # and the parameters give the same forecast again
+    row = modes.index("additive")
+    np.testing.assert_allclose(engine.replay(result.parameters[row], 28, QUANTILES)[0], result.yhat[row], rtol=1e-9)

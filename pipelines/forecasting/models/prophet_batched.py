@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -12,10 +12,21 @@ import orjson
 from pipelines.forecasting.engines import EngineOptions, ForecastBatch, monotone, register
 from pipelines.forecasting.models.prophet_stock import ProphetModel
 from pipelines.forecasting.prophet_map import fitting
-from pipelines.forecasting.prophet_map.features import Specification, calendar, calendar_days, future_features
+from pipelines.forecasting.prophet_map.features import (
+    ADDITIVE,
+    MULTIPLICATIVE,
+    Specification,
+    calendar,
+    calendar_days,
+    future_features,
+)
 from pipelines.forecasting.prophet_map.parameters import from_json, to_json
 from pipelines.forecasting.series import Floats, SeriesBatch
 from pipelines.operations.settings import ForecastSettings
+
+IMPLAUSIBLE_FACTOR = 5.0
+"""Rare demand lets a trend run close to zero and the factors take its place, up to hundreds: the posterior's optimum,
+which Stan's optimiser stops short of, but no forecast. Series that sell every day stay far below."""
 
 
 @register("prophet_batched")
@@ -25,7 +36,8 @@ class ProphetBatched:
 
     Quantiles are those that Prophet's samples tend to. Parameters are JSON; `prophet_map.parameters.to_prophet`
     makes an ordinary Prophet model of them. Logistic growth and
-    sampling of the posterior are left to Prophet itself.
+    sampling of the posterior are left to Prophet itself. A multiplicative model whose season and holidays multiply the
+    trend by more than `IMPLAUSIBLE_FACTOR` is replaced by an additive one.
     """
 
     options: EngineOptions
@@ -37,6 +49,7 @@ class ProphetBatched:
         if settings.growth == "logistic" or settings.mcmc_samples:
             return ProphetModel(self.options).fit_forecast(batch, horizon, probabilities)
         fitted = fitting.fit(batch.demand, batch.end, specification(settings), horizon)
+        fitted = [part for group in fitted for part in _plausible(group, batch, horizon)]
         return forecast_batch(self.name, fitted, batch, horizon, probabilities)
 
     def replay(self, parameters: str, horizon: int, probabilities: Sequence[float]) -> tuple[Floats, Floats]:
@@ -49,6 +62,20 @@ class ProphetBatched:
         features = future_features(fitted.specification, end.astype(object), content["calendar_days"], horizon)
         yhat, quantiles = fitting.forecast(fitted, features, _ahead(end, fitted.last, horizon), probabilities)
         return np.maximum(yhat[0], 0.0), monotone(quantiles[0])
+
+
+def _plausible(group: fitting.Fitted, batch: SeriesBatch, horizon: int) -> list[fitting.Fitted]:
+    """The group, its implausible series fitted additively."""
+    if group.specification.seasonality_mode != MULTIPLICATIVE:
+        return [group]
+    days = calendar(group.specification, batch.end, batch.days, horizon)
+    wild = fitting.largest_factor(group, days.features[days.days :]) > IMPLAUSIBLE_FACTOR
+    if not wild.any():
+        return [group]
+    rows = group.rows[wild]
+    additive = replace(group.specification, seasonality_mode=ADDITIVE)
+    again = fitting.fit(batch.demand[rows], batch.end, additive, horizon)
+    return [group.where(~wild), *(replace(part, rows=rows[part.rows]) for part in again)]
 
 
 def specification(settings: ForecastSettings) -> Specification:

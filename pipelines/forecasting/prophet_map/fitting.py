@@ -63,6 +63,11 @@ class Fitted:
         """Days from the first to the last observed one: what t = 1 stands for."""
         return int((self.last - self.first).astype(np.int64))
 
+    def where(self, chosen: npt.NDArray[np.bool_]) -> Fitted:
+        """The chosen (N,) of the series."""
+        each = ("rows", "scale", "k", "m", "delta", "beta", "sigma")
+        return replace(self, **{name: getattr(self, name)[chosen] for name in each})
+
 
 @dataclass(frozen=True)
 class Days:
@@ -312,7 +317,7 @@ def forecast(
     slope = fitted.k + fitted.delta.sum(axis=1)
     offset = fitted.m - (fitted.delta * (fitted.changepoints / fitted.span)).sum(axis=1)
     trend = slope[:, None] * t + offset[:, None]
-    season = product(np.ascontiguousarray(fitted.beta[:, : features.shape[1]]), np.ascontiguousarray(features.T))
+    season = _season(fitted, features)
     if fitted.specification.regressors:
         if regressors is None:
             raise ValueError(f"the model needs future values of its regressors {list(fitted.specification.regressors)}")
@@ -326,6 +331,15 @@ def forecast(
     standard = standard_quantiles(changes, deviation**2 / variance, probabilities)
     quantiles = yhat[:, :, None] + np.sqrt(variance)[:, :, None] * standard
     return yhat * fitted.scale[:, None], quantiles * fitted.scale[:, None, None]
+
+
+def largest_factor(fitted: Fitted, features: Floats) -> Floats:
+    """(N,) the most by which season and holidays multiply the trend on days with these features (h, K)."""
+    return np.asarray(1 + _season(fitted, features).max(axis=1), float)
+
+
+def _season(fitted: Fitted, features: Floats) -> Floats:
+    return product(np.ascontiguousarray(fitted.beta[:, : features.shape[1]]), np.ascontiguousarray(features.T))
 
 
 def _chance(fitted: Fitted) -> float:
