@@ -19,7 +19,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from pipelines.contracts.tables import INVENTORY_POSITIONS, ORDER_OUTBOX, ORDER_STATUS, STOCK_MOVEMENTS, Table
-from pipelines.ingestion.ingestor import last_sequence
+from pipelines.ingestion.batches import last_sequence
 from pipelines.io import published
 from pipelines.io.delta import Tables
 from pipelines.operations.settings import Settings

@@ -25,7 +25,7 @@ from bench import state_store
 from bench.delta_state import DeltaStateRestock, LightPositions, SparkPositions
 from pipelines.contracts import topics
 from pipelines.contracts.tables import INGEST_BATCHES
-from pipelines.ingestion.ingestor import last_sequence
+from pipelines.ingestion.batches import last_sequence
 from pipelines.ingestion.stream import start_ingest
 from pipelines.io import kafka
 from pipelines.io.delta import Tables

@@ -31,6 +31,14 @@ class SourceGapError(StockcastError):
     """Kafka no longer holds records that were never read, or a topic was recreated."""
 
 
+class CheckpointError(StockcastError):
+    """A stream's checkpoint is damaged, belongs to another query, or is older than the tables."""
+
+
+class StorageError(StockcastError):
+    """The disk under `home` takes no more."""
+
+
 class PublishingError(StockcastError):
     """A new version is incomplete or malformed; the version in force stays."""
 

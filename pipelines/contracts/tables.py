@@ -156,6 +156,42 @@ INGEST_BATCHES = Table(
 """One row per batch and topic, the last commit of a batch: everything up to `last_sequence` is complete.
 `end_offsets`: JSON, partition to the offset after the last record taken in."""
 
+INGEST_SOURCES = Table(
+    "silver/ingest_sources",
+    _schema(topic=pa.string(), topic_id=pa.string(), first_offsets=pa.string(), since=TIME, recorded_at=TIME),
+    INGEST,
+)
+"""Which topic, by Kafka's own id, is being read under a name, the newest row of a name stands. `first_offsets`: JSON,
+partition to where reading it begins; `since`: batches that were finished after this read it."""
+
+INGEST_GAPS = Table(
+    "silver/ingest_gaps",
+    _schema(
+        **_text("topic kind"),
+        partition=pa.int32(),
+        from_offset=pa.int64(),
+        to_offset=pa.int64(),
+        **_text("topic_id_before topic_id_after"),
+        acknowledged_at=TIME,
+        acknowledged_by=pa.string(),
+    ),
+    INGEST,
+)
+"""Records that Kafka lost before they were read, as a person acknowledged it (append-only). Offsets from
+`from_offset` on, up to before `to_offset`; kind: retention, recreated or truncated."""
+
+INGEST_ALERTS = Table(
+    "silver/ingest_alerts",
+    _schema(
+        **_text("alert_id kind severity subject message"),
+        event_time=TIME,
+        raised_at=TIME,
+        **_text("occasion details"),
+    ),
+    INGEST,
+)
+"""What ingestion told on `alerts`, append-only: a row is here before it is there. `details`: JSON."""
+
 PRODUCTS = Table(
     "catalog/products",
     _schema(
@@ -516,6 +552,9 @@ ALL_TABLES: tuple[Table, ...] = (
     ORDER_STATUS,
     QUARANTINE,
     INGEST_BATCHES,
+    INGEST_SOURCES,
+    INGEST_GAPS,
+    INGEST_ALERTS,
     *CATALOG_TABLES,
     HOURLY_DEMAND,
     DAILY_DEMAND,

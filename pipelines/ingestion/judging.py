@@ -73,6 +73,34 @@ def judge_table(raw: pa.Table, limits: Limits) -> Judged:
     return judged
 
 
+def judged_before(raw: pa.Table, set_aside: pa.Table, limits: Limits) -> Judged:
+    """The verdicts that a batch was given before, when part of it was written already.
+
+    Args:
+        raw: its records.
+        set_aside: what it wrote to quarantine. All else was accepted, or had been taken in before.
+        limits: without a catalog: what was known then is not known now.
+    """
+    judged = judge_table(raw, limits)
+    place_of = {place: row for row, place in enumerate(_places(raw))}
+    for place, row in zip(_places(set_aside), set_aside.select(["reason", "detail"]).to_pylist(), strict=True):
+        if place in place_of:
+            judged.rejected[place_of[place]] = Rejected(row["reason"], row["detail"])
+    rejected = np.array(sorted(judged.rejected), np.int64)
+    return Judged({topic: _without(events, rejected) for topic, events in judged.events.items()}, judged.rejected)
+
+
+def _places(records: pa.Table) -> list[tuple[str, int, int]]:
+    columns = (records.column(name).to_pylist() for name in ("topic", "partition", "offset"))
+    return list(zip(*columns, strict=True))
+
+
+def _without(events: Events, rejected: Longs) -> Events:
+    kept = ~np.isin(events.rows, rejected)
+    columns = {name: column.filter(pa.array(kept)) for name, column in events.columns.items()}
+    return Events(events.rows[kept], columns, list(compress(events.ids, kept)), events.payloads[kept])
+
+
 def _judge_topic(topic: str, rows: Longs, records: pa.Table, limits: Limits, judged: Judged) -> None:
     values = records.column("value").to_pylist()
     stamps = records.column("kafka_timestamp").cast(pa.int64()).to_numpy()

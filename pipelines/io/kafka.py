@@ -114,11 +114,7 @@ def ensure_topics(settings: Settings, names: Iterable[str] = (*topics.INPUT_TOPI
     """
     refusals: list[KafkaError] = []
     client = AdminClient({**client_settings(settings), "error_cb": refusals.append})
-    try:
-        existing = set(client.list_topics(timeout=15).topics)
-    except KafkaException as error:
-        client.poll(0)
-        raise _unreachable(settings, error.args[0], refusals) from None
+    existing = _listed(settings, client, refusals)
     missing = [
         NewTopic(
             name,
@@ -140,6 +136,19 @@ def ensure_topics(settings: Settings, names: Iterable[str] = (*topics.INPUT_TOPI
                 raise BrokerError(f"{who} may neither see nor create topic {name}; {HINT}") from None
             if error.args[0].name() != "TOPIC_ALREADY_EXISTS":
                 raise BrokerError(f"topic {name} cannot be created: {error.args[0].str()}") from None
+
+
+def _listed(settings: Settings, client: AdminClient, refusals: Sequence[KafkaError]) -> set[str]:
+    """The topics that we may see. A broker that refuses us is told from one that does not answer yet."""
+    deadline = time.monotonic() + _LEADER_SECONDS
+    while True:
+        try:
+            return set(client.list_topics(timeout=3).topics)
+        except KafkaException as error:
+            client.poll(0)
+            refused = any(refusal.code() in (KafkaError._AUTHENTICATION, KafkaError._SSL) for refusal in refusals)
+            if refused or time.monotonic() > deadline:
+                raise _unreachable(settings, error.args[0], refusals) from None
 
 
 def _unreachable(settings: Settings, error: KafkaError, refusals: Sequence[KafkaError]) -> BrokerError:
@@ -213,5 +222,8 @@ def stream(
         .option("kafka.isolation.level", "read_committed")
         # A poll of 500 records (the default) costs a catch-up a third of its time.
         .option("kafka.max.poll.records", "5000")
+        # A broker that is away for a while is waited for, with what is being read left as it is.
+        .option("kafka.default.api.timeout.ms", str(round(settings.ingest.broker_patience_seconds * 1000)))
+        .option("kafkaConsumer.pollTimeoutMs", str(round(settings.ingest.broker_patience_seconds * 1000)))
         .load()
     )

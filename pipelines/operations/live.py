@@ -13,6 +13,7 @@ from types import FrameType
 from pyspark.sql.streaming.query import StreamingQuery
 
 from pipelines.demand.totals import start_totals
+from pipelines.ingestion.run import IngestRun
 from pipelines.ingestion.stream import start_ingest
 from pipelines.io.delta import Tables
 from pipelines.io.ownership import ownership
@@ -46,7 +47,8 @@ def run_live(settings: Settings, *, once: bool = False, stop: threading.Event | 
             _relaying(settings),
             running_engine(settings, Tables(settings)) as engine,
         ):
-            queries = [start_ingest(spark, settings, Tables(settings), once=once, then=engine.stage)]
+            ingest = start_ingest(spark, settings, Tables(settings), once=once, then=engine.stage)
+            queries: list[StreamingQuery | IngestRun] = [ingest]
             try:
                 if not once:
                     queries.append(start_totals(spark, settings, Tables(settings)))
@@ -59,7 +61,7 @@ def run_live(settings: Settings, *, once: bool = False, stop: threading.Event | 
             start_totals(spark, settings, Tables(settings), once=True).awaitTermination()
 
 
-def _wait(queries: list[StreamingQuery], stop: threading.Event) -> None:
+def _wait(queries: list[StreamingQuery | IngestRun], stop: threading.Event) -> None:
     while not stop.wait(0.2):
         for query in queries:
             if not query.isActive:

@@ -66,6 +66,7 @@ class IngestSettings(_Section):
     largest_value_bytes: int = Field(262_144, ge=1024)
     max_offsets_per_trigger: int = Field(100_000, ge=1)
     trigger_seconds: float = Field(0.0, ge=0, description="0: the next batch starts at once")
+    broker_patience_seconds: float = Field(300.0, ge=60, description="a broker that is away is waited for so long")
     watch_seconds: float = Field(2.0, gt=0, description="between two looks at topics, catalog and alerts")
     alert_bad_share: float = Field(0.01, ge=0, lt=1, description="of a topic's records; more set aside is an alert")
     alert_window_minutes: float = Field(5.0, gt=0, description="over which that share is taken")

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any
 
 import orjson
 
+from pipelines.contracts.identifiers import identifier
 from pipelines.contracts.tables import FLAG_COLUMNS, ORDER_COLUMNS
 from pipelines.ingestion.times import format_time, parse_time
 from pipelines.inventory.explanation import explain_order
@@ -149,11 +149,6 @@ def severity_of(probability: float, settings: RestockSettings) -> str | None:
     if probability >= settings.high_probability:
         return "high"
     return "low" if probability >= settings.flag_probability else None
-
-
-def identifier(prefix: str, *parts: str) -> str:
-    """A deterministic identifier: the prefix and 96 bits of a hash of the parts."""
-    return f"{prefix}-{sha256('|'.join(parts).encode()).hexdigest()[:24]}"
 
 
 def encode_order(order: Record) -> bytes:

@@ -29,7 +29,8 @@ from pipelines.contracts.tables import (
     TIME,
     Table,
 )
-from pipelines.ingestion.ingestor import TakenIn, last_sequence
+from pipelines.ingestion.batches import last_sequence
+from pipelines.ingestion.ingestor import TakenIn
 from pipelines.ingestion.times import as_datetime, as_microseconds
 from pipelines.io import published
 from pipelines.io.delta import Tables

@@ -15,12 +15,12 @@ import orjson
 import pyarrow.compute as pc
 
 from pipelines.contracts import topics
+from pipelines.contracts.identifiers import identifier
 from pipelines.contracts.tables import ORDER_PROPOSALS, ORDERS
 from pipelines.ingestion.times import as_microseconds, format_time
 from pipelines.io import kafka
 from pipelines.io.delta import Tables
 from pipelines.operations.settings import Settings
-from pipelines.restocking.decisions import identifier
 from pipelines.restocking.orders import EXPIRED, PROPOSED
 
 log = logging.getLogger("stockcast.orders")
@@ -80,7 +80,7 @@ class Expiry:
 
 def kafka_expiry(settings: Settings, tables: Tables) -> Expiry:
     """The expiry that sends to Kafka."""
-    kafka.ensure_topics(settings, (topics.ORDER_STATUS,))
+    kafka.prepare(settings, write=(topics.ORDER_STATUS,))
     producer = kafka.producer(settings)
 
     def send(events: Iterable[tuple[str, bytes]]) -> None:

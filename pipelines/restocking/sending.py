@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 from pipelines.contracts import topics
+from pipelines.contracts.identifiers import identifier
 from pipelines.contracts.tables import ORDER_OUTBOX, ORDER_STATUS, SUPPLIER_CALLS
 from pipelines.errors import StockcastError
 from pipelines.ingestion.times import as_datetime, as_microseconds, format_time
@@ -32,7 +33,6 @@ from pipelines.io.delta import Tables
 from pipelines.operations.failpoints import failpoint
 from pipelines.operations.maintenance import TableKeeper
 from pipelines.operations.settings import Settings
-from pipelines.restocking.decisions import identifier
 from pipelines.restocking.orders import ACKNOWLEDGED, CANCELLED, REJECTED, SENT
 from pipelines.restocking.supplier import (
     PARKED,
@@ -93,7 +93,7 @@ class OrderSender:
         self._places = _Places()
         self._at_end: set[int] = set()
         self._given_up: list[str] = []
-        kafka.ensure_topics(settings, (topics.RESTOCK_ORDERS, topics.ORDER_STATUS, topics.ALERTS))
+        kafka.prepare(settings, read=(topics.RESTOCK_ORDERS,), write=(topics.ORDER_STATUS, topics.ALERTS))
         tables.ensure(SUPPLIER_CALLS)
         self._known, waiting = self._outcomes()
         self._producer = kafka.producer(settings)

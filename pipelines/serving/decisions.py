@@ -12,10 +12,10 @@ import orjson
 
 from pipelines.contracts import topics
 from pipelines.contracts.events import SUPPLIER_STATUSES
+from pipelines.contracts.identifiers import identifier
 from pipelines.ingestion.times import as_microseconds, format_time, parse_time
 from pipelines.ingestion.validation import Event, Limits, Rejected, validate
 from pipelines.operations.settings import IngestSettings
-from pipelines.restocking.decisions import identifier
 from pipelines.restocking.desk import CREATE, STATUS_OF, Decision, check_decision
 from pipelines.restocking.webhooks import Signer
 from pipelines.serving.book import OrderBook, as_decided

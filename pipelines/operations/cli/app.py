@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 import pipelines.simulation.commands as simulation
 from pipelines.errors import StockcastError
-from pipelines.operations.cli import api, backtest, broker, models, orders, quarantine, status
+from pipelines.operations.cli import api, backtest, broker, ingest, models, orders, quarantine, status
 from pipelines.operations.cli.options import ConfigOption, SetOption, settings_from
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(broker.app, name="broker")
+app.add_typer(ingest.app, name="ingest")
 app.add_typer(models.app, name="models")
 app.add_typer(orders.app, name="orders")
 app.add_typer(quarantine.app, name="quarantine")

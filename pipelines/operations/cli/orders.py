@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import typer
 
 from pipelines.contracts import topics
+from pipelines.contracts.identifiers import identifier
 from pipelines.contracts.tables import LOCATIONS, ORDERS, PRODUCTS
 from pipelines.errors import StockcastError, UnknownOrderError
 from pipelines.ingestion.times import as_microseconds
@@ -27,7 +28,6 @@ from pipelines.operations.cli.options import (
     show_table,
 )
 from pipelines.operations.settings import Settings
-from pipelines.restocking.decisions import identifier
 from pipelines.restocking.desk import (
     APPROVE,
     CHANGE,
