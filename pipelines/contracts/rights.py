@@ -30,7 +30,8 @@ class Rights:
 _RELAY = "stockcast-relay"
 
 RIGHTS: dict[str, Rights] = {
-    "ingest_events": Rights(read=INPUT_TOPICS, write=(ALERTS,)),
+    # It writes what it reads: records whose product or place has become known come again.
+    "ingest_events": Rights(read=INPUT_TOPICS, write=(ALERTS, *INPUT_TOPICS)),
     "restock": Rights(write=(STOCKOUT_FLAGS, ALERTS)),
     # Its place lies in the group as an offset of restock.orders, which only a reader of that topic may commit.
     "relay_orders": Rights((RESTOCK_ORDERS,), (RESTOCK_ORDERS, ORDER_STATUS), (_RELAY,), (_RELAY,)),

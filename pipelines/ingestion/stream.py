@@ -197,7 +197,8 @@ def start_ingest(
     Raises:
         CheckpointError, SourceGapError, BrokerError: it cannot start; says what to do.
     """
-    kafka.ensure_topics(settings)
+    # Written, too: what could not be placed comes again by itself once the catalog knows it.
+    kafka.prepare(settings, read=topics.INPUT_TOPICS, write=(topics.ALERTS, *topics.INPUT_TOPICS))
     stream = IngestStream(settings, tables, then)
     source = kafka.stream(spark, settings, topics.INPUT_TOPICS, stream.prepare())
     run: list[IngestRun] = []
