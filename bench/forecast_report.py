@@ -106,24 +106,27 @@ def scale_section(options: Options, results: dict[str, list[Row]], command: str)
 def delta_section(options: Options, results: dict[str, list[Row]], command: str) -> str:
     """From a Delta table of demand to a Delta table of forecasts."""
     lines = [
-        "| path | series | first run, s | second run, s | series/s | × stock, whole job | × stock, marginal "
-        "| largest Python worker, MiB | all of them, MiB |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| path | series | first run, s | fourth run, s | series/s | × stock, whole job | × stock, marginal "
+        "| ms of a core a series | × stock, marginal | largest Python worker, MiB | all of them, MiB |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     stock = results["delta_stock"]
     sizes = sorted({row["series"] for row in stock})
-    median = {size: spread([row["seconds"] for row in stock if row["series"] == size]).median for size in sizes}
-    marginal = (sizes[-1] - sizes[0]) / (median[sizes[-1]] - median[sizes[0]])
-    whole = sizes[-1] / median[sizes[-1]]
+    whole = sizes[-1] / _median(stock, sizes[-1], "seconds")
+    marginal, core_marginal = (
+        (sizes[-1] - sizes[0]) / (_median(stock, sizes[-1], name) - _median(stock, sizes[0], name))
+        for name in ("seconds", "core_seconds")
+    )
     for form, rows in results.items():
         for size in sorted({row["series"] for row in rows}):
             same = [row for row in rows if row["series"] == size]
-            seconds = spread([row["seconds"] for row in same])
-            speed = size / seconds.median
-            times = ["–", "–"] if form == "delta_stock" else [f"{speed / other:,.0f}" for other in (whole, marginal)]
+            speed, core_speed = (size / _median(same, size, name) for name in ("seconds", "core_seconds"))
+            compared = ((speed, whole), (speed, marginal), (core_speed, core_marginal))
+            times = ["–" if form == "delta_stock" else f"{ours / others:,.0f}" for ours, others in compared]
             lines.append(
                 f"| {NAMES[form]} | {size:,} | {spread([row['cold'] for row in same]).show(1)} | "
-                f"{seconds.show(1)} | {speed:,.1f} | {times[0]} | {times[1]} | "
+                f"{spread([row['seconds'] for row in same]).show(1)} | {speed:,.1f} | {times[0]} | {times[1]} | "
+                f"{1000 / core_speed:,.1f} | {times[2]} | "
                 f"{max(row['largest_mib'] for row in same):,.0f} | {max(row['total_mib'] for row in same):,.0f} |"
             )
     table = "\n".join(lines)
@@ -131,8 +134,8 @@ def delta_section(options: Options, results: dict[str, list[Row]], command: str)
         with hundreds of series a call, seven quantiles, rows of `gold/forecasts`. Stock Prophet in
         `groupBy().applyInPandas`, its own two bounds, on fewer series, in a table that holds no others;
         {origin(options.data)}. Each repetition of {options.repetitions} is a new session, interleaved:
-        its first run finds Spark, its workers and the packages cold, its second does not, and the speeds are those
-        of the second. Stock's marginal speed leaves out what a Spark job costs whatever the number of
+        its first of four runs finds Spark, its workers and the packages cold, its fourth does not, and the speeds
+        are those of the fourth. Stock's marginal speed leaves out what a Spark job costs whatever the number of
         series; ours is compared with both, all of its own costs included."""
     return f"""
 ## Delta to Delta: gold/daily_demand to forecasts, through Spark on two cores
@@ -142,6 +145,10 @@ def delta_section(options: Options, results: dict[str, list[Row]], command: str)
 {table}
 
 {foot(command)}"""
+
+
+def _median(rows: list[Row], size: int, name: str) -> float:
+    return spread([row[name] for row in rows if row["series"] == size]).median
 
 
 def posterior_section(options: Options, results: dict[str, Row], command: str) -> str:
