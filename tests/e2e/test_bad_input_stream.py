@@ -151,6 +151,6 @@ def test_the_catalogue_and_thousands_of_mutated_messages_at_once(spark, chain):
         counts[(reason, topic)] += count
     assert counts == Counter((row.reason, row.topic) for row in quarantine.values())
     replayed = CliRunner().invoke(app, ["quarantine", "replay", "--reason", "empty_record", *options])
-    assert replayed.exit_code == 0 and "sent" in replayed.output
+    assert replayed.exit_code == 0, replayed.output
     take_in(spark, settings)
     check_everything(settings)
