@@ -64,6 +64,7 @@ class Supplier:
         step = steps.pop(0) if steps else self._drawn(body)
         if step == "hang":
             await asyncio.sleep(30)
+            step = 504
         status, text, headers = step if isinstance(step, tuple) else (step, "{}", {})
         if step == "lost":
             status = 502

@@ -8,8 +8,10 @@ transaction left open, reads the committed place and goes on there.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from datetime import UTC, datetime
 
 import pyarrow.compute as pc
@@ -35,6 +37,7 @@ PLACE = (topics.RESTOCK_ORDERS, 0)
 BATCH = 500
 EXPIRY_SECONDS = 5.0
 TIMEOUT = 30.0
+OFFSETS_TIMEOUT = 10.0
 
 
 class Relay:
@@ -93,9 +96,7 @@ class Relay:
                     topics.RESTOCK_ORDERS, str(order["payload"]).encode(), key=str(order["order_id"])
                 )
                 self._producer.poll(0)
-            self._producer.send_offsets_to_transaction(
-                [TopicPartition(*PLACE, last)], self._group.consumer_group_metadata(), TIMEOUT
-            )
+            self._send_place([TopicPartition(*PLACE, last)])
             failpoint("relay.inside_transaction")
             self._producer.commit_transaction(TIMEOUT)
         except KafkaException as error:
@@ -103,6 +104,28 @@ class Relay:
         failpoint("relay.after_transaction")
         self.place = int(str(last))
         log.info("published %d orders, up to outbox place %d", len(orders), self.place)
+
+    def _send_place(self, place: list[TopicPartition]) -> None:
+        """The client keeps no timeout here when the broker went away meanwhile: it waits for ever (librdkafka issues
+        5456, 5511; a restarted broker does not wake it). So we wait outside, and leave the client to its successor,
+        which fences it."""
+        done: Future[None] = Future()
+
+        def send() -> None:
+            try:
+                self._producer.send_offsets_to_transaction(place, self._group.consumer_group_metadata(), TIMEOUT)
+                done.set_result(None)
+            except BaseException as error:
+                done.set_exception(error)
+
+        threading.Thread(target=send, name="relay-offsets", daemon=True).start()
+        try:
+            done.result(OFFSETS_TIMEOUT)
+        except TimeoutError:
+            raise BrokerError(
+                f"the broker did not take the outbox place within {OFFSETS_TIMEOUT:g} s; the orders stay in the "
+                "outbox, for a new relay to publish"
+            ) from None
 
     def _give_up(self, error: KafkaException) -> None:
         cause = error.args[0]

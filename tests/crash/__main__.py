@@ -34,7 +34,7 @@ def main() -> int:
         found = run_kills(home / "kills", seed, options.kills, say, options.series)
         parts += [report.summary(found), report.table(found), *found.violations]
         failed = bool(found.violations or found.missed)
-        say(f"\n{report.summary(found)}\n\n{report.table(found)}")
+        say("\n".join(("", report.summary(found), *found.violations, "", report.table(found))))
     if not options.no_mutants and not failed:
         caught = {name: run_mutant(home / name, name, seed, say) for name in options.mutants}
         parts.append(report.mutants_table(caught))

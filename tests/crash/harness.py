@@ -10,8 +10,6 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-import psutil
-
 from tests.crash.clerk import Clerk
 from tests.crash.processes import APART, TOGETHER, Place, Processes
 from tests.crash.rules import Accounts, reconcile
@@ -226,12 +224,12 @@ class CrashTest:
             self._feed(self.events // 5)
             time.sleep(2)
         started = time.monotonic()
-        first = psutil.Process(self.processes.process(role).pid)
+        first = self.processes.process(role)
         first.send_signal(signal.SIGCONT)
         if role == "relay":
-            with contextlib.suppress(psutil.TimeoutExpired):
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 first.wait(30)
-            if self.processes.process(role).poll() in {None, 0}:
+            if first.poll() in {None, 0}:
                 self.report.violations.append("R6: the relay that was stopped went on beside its successor")
             self.processes.end("second-relay", signal.SIGTERM)
             self.processes.end(role)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
+from contextlib import suppress
+
 import pyarrow as pa
 import pytest
 
@@ -101,3 +106,23 @@ def test_a_second_relay_fences_the_first(own):
     with pytest.raises(BrokerError, match="another relay took over"):
         first.publish_available()
     assert published(own) == orders(4)
+
+
+def test_after_the_broker_was_killed_the_rest_is_published_once(own, monkeypatch):
+    # given a relay that has published, and a broker that dies and comes back with its data
+    monkeypatch.setattr(relays, "OFFSETS_TIMEOUT", 3.0)
+    tables = Tables(own)
+    decide(tables, 1, 5)
+    relay = Relay(own, tables)
+    assert relay.publish_available() == 5
+    os.kill(embedded.running(own), signal.SIGKILL)
+    decide(tables, 6, 8)
+    embedded.start(own)
+    # when it goes on: it publishes, or it ends in time, since its client may wait for ever
+    started = time.monotonic()
+    with suppress(BrokerError):
+        relay.publish_available()
+    assert time.monotonic() < started + 60
+    # then a successor publishes what is left, and each order is there once
+    relay_once(own, Tables(own))
+    assert published(own) == orders(8)
