@@ -17,7 +17,7 @@ $(STAMP): requirements.lock setup.cfg pyproject.toml conf/ivy/ivy.xml conf/ivy/j
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, found " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	@test -x $(RUN) || { echo "creating .venv ..."; $(PYTHON) -m venv .venv; }
 	@echo "installing the pinned Python packages (a few minutes the first time) ..."
-	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index -e .
 	@$(RUN) -m pipelines.operations.jars
 	@touch $@
@@ -56,7 +56,7 @@ soak: setup ## MINUTES=30 RATE=500 SEED=1: a steady load with restarts; time, me
 	@$(RUN) -m tests.soak --minutes $(or $(MINUTES),30) --rate $(or $(RATE),500) --seed $(or $(SEED),1)
 
 lock: ## pin the packages named in setup.cfg anew (needs uv)
-	@uv pip compile setup.cfg --extra dev --generate-hashes --universal --python-version 3.11 --no-header --no-annotate -o requirements.lock
+	@uv pip compile setup.cfg --extra dev --override conf/lock-overrides.txt --generate-hashes --universal --python-version 3.11 --no-header --no-annotate -o requirements.lock
 	@sed -i '1i # Every package of the runtime and of development, pinned and hashed. Made by `make lock` from setup.cfg.' requirements.lock
 
 clean: ## remove what setup and the demo made
