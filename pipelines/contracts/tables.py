@@ -515,6 +515,14 @@ ORDER_AUDIT = Table(
 """Every decision that the order API took, append-only: who, what, the order before and after (JSON), why, the key
 that makes it unique, the answer given, and the `restock.order_status` event that carries it (its bytes)."""
 
+ALERT_ACTIONS = Table(
+    "gold/alert_actions",
+    _schema(**_text("alert_id action actor reason"), until=TIME, at=TIME),
+    "dashboard",
+)
+"""What people said of alerts, append-only, the newest row of an alert stands: acknowledged, snoozed (`until` then)
+or reopened."""
+
 SUPPLIER_CALLS = Table(
     "gold/supplier_calls",
     _schema(
@@ -572,6 +580,7 @@ ALL_TABLES: tuple[Table, ...] = (
     ORDER_PROPOSALS,
     ORDERS,
     ORDER_AUDIT,
+    ALERT_ACTIONS,
     SUPPLIER_CALLS,
     POLICY_ACTIVATIONS,
 )

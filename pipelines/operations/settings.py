@@ -190,6 +190,36 @@ class ApiSettings(_Section):
     largest_body_bytes: int = Field(65_536, ge=1024)
 
 
+class DashboardSettings(_Section):
+    """The dashboard. Its people and tokens are those of the order API (`api.*_token`, `api.tokens_file`)."""
+
+    host: str = Field("127.0.0.1", description="address to listen on; beyond loopback only with tokens")
+    port: int = Field(8322, ge=0, le=65535, description="0: any that is free")
+    poll_seconds: float = Field(
+        0.3, gt=0, le=10, description="between two looks at the tables, for all viewers at once"
+    )
+    probe_seconds: float = Field(2.0, gt=0, description="between two looks at Kafka: lag, relay, alerts")
+    shown_decisions: int = Field(100, ge=1, le=1000, description="most lines under what needs a decision")
+    mlflow_url: str | None = Field(None, description="where people reach MLflow's pages; null: no links")
+
+
+class AlertWebhookSettings(_Section):
+    """Where alerts are sent by HTTP, in the Standard Webhooks form. No URL: they leave on `alerts` only."""
+
+    url: str | None = Field(None, description="each alert is POSTed here; never taken from data")
+    secret: SecretStr | None = Field(
+        None, description="Standard Webhooks secret (whsec_...) that alerts are signed with"
+    )
+    secret_file: str | None = Field(None, description="0600, holds the secret")
+    timeout_seconds: float = Field(10.0, gt=0)
+    first_pause_seconds: float = Field(0.5, gt=0, description="before the first repetition; doubles from then on")
+    largest_pause_seconds: float = Field(60.0, gt=0)
+    give_up_hours: float = Field(24.0, gt=0, description="an alert that was refused for so long is left out")
+    allowed_private_hosts: tuple[str, ...] = Field(
+        (), description="host names that may lie at private or loopback addresses"
+    )
+
+
 class SupplierApiSettings(_Section):
     """Where orders are sent by HTTP. No URL: they leave on `restock.orders` only."""
 
@@ -289,6 +319,8 @@ class Settings(_Section):
     restock: RestockSettings = RestockSettings()
     orders: OrdersSettings = OrdersSettings()
     api: ApiSettings = ApiSettings()
+    dashboard: DashboardSettings = DashboardSettings()
+    alert_webhook: AlertWebhookSettings = AlertWebhookSettings()
     supplier_api: SupplierApiSettings = SupplierApiSettings()
     totals: TotalsSettings = TotalsSettings()
     maintenance: MaintenanceSettings = MaintenanceSettings()

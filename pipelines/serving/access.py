@@ -55,8 +55,11 @@ class Access:
         return found
 
 
-def load_access(settings: ApiSettings) -> Access:
+def load_access(settings: ApiSettings, host: str | None = None, setting: str = "api.host") -> Access:
     """The tokens of the settings and of their file.
+
+    Args:
+        host, setting: the address that will be listened on and where it is set; None: the order API's.
 
     Raises:
         UsageError: a token is too short, a file can be read by others or does not have the form, or the API would
@@ -76,9 +79,10 @@ def load_access(settings: ApiSettings) -> Access:
             raise UsageError(f"the order API's token of {caller.name} has fewer than {SHORTEST_TOKEN} characters")
     if len({token for token, _ in tokens}) < len(tokens):
         raise UsageError("two of the order API's tokens are the same; give each caller one of its own")
-    if not tokens and not is_loopback(settings.host):
+    host = settings.host if host is None else host
+    if not tokens and not is_loopback(host):
         raise UsageError(
-            f"api.host is {settings.host}, which others can reach, and no token is set; set "
+            f"{setting} is {host}, which others can reach, and no token is set; set "
             "STOCKCAST__API__APPROVE_TOKEN (and STOCKCAST__API__READ_TOKEN) or api.tokens_file, or listen on 127.0.0.1"
         )
     return Access(tokens)
