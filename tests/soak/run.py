@@ -28,7 +28,7 @@ SPARK = "--master local[2] --driver-memory 1g --conf spark.ui.port=0 pyspark-she
 OWN = {"PYSPARK_SUBMIT_ARGS": SPARK, "PYTHONPATH": str(ROOT)}
 SERIES = 200
 SAMPLE_SECONDS = 5.0
-START_SECONDS = 90.0
+START_SECONDS = 240.0
 STOP_SECONDS = 60.0
 REST_SECONDS = 300.0
 
