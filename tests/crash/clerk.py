@@ -21,10 +21,14 @@ HANDED_IN = 3
 
 
 class Clerk:
-    """Decides; to be used from one thread."""
+    """Decides; to be used from one thread.
 
-    def __init__(self, port: int, record: Path, seed: int, series: int) -> None:
-        self._address, self._record, self._series = f"http://127.0.0.1:{port}", record, series
+    Attributes:
+        ports: of the order API, on loopback; of several, requests go to any.
+    """
+
+    def __init__(self, ports: list[int], record: Path, seed: int, series: int) -> None:
+        self.ports, self._record, self._series = ports, record, series
         self._chance = random.Random(f"clerk-{seed}")
         self._waiting: dict[str, tuple[str, dict[str, Any]]] = {}
         self._decided: set[str] = set()
@@ -48,6 +52,10 @@ class Clerk:
         for key in list(self._waiting):
             self._ask(key)
         return len(self._waiting)
+
+    @property
+    def _address(self) -> str:
+        return f"http://127.0.0.1:{self.ports[0] if len(self.ports) == 1 else self._chance.choice(self.ports)}"
 
     def _consider(self, order: dict[str, Any], state: str) -> None:
         order_id = order["order_id"]

@@ -20,9 +20,6 @@ FEED_SECONDS = 1.5
 STOPPED_SECONDS = 42.0
 """The relay's transactions time out after 30 s, which the broker looks after every 10 s."""
 
-SECOND_SECONDS = 12.0
-"""What a second owner needs to start; it then has as long to do harm."""
-
 Say = Callable[[str], None]
 
 
@@ -77,7 +74,7 @@ class CrashTest:
         self.report = Report(place.seed)
         self._chance = random.Random(f"kills-{place.seed}")
         self._watch = Watch(place.settings.home_path, place.bootstrap, place.api_port)
-        self._clerk = Clerk(place.api_port, place.decisions, place.seed, place.series)
+        self._clerk = Clerk([place.api_port], place.decisions, place.seed, place.series)
         self._switches = 0
 
     def run(self, steps: Iterable[Step]) -> Report:
@@ -85,6 +82,8 @@ class CrashTest:
         started = time.monotonic()
         try:
             self.start()
+            if not self.place.mutant:
+                self._refuse_second("live", "api")
             for number, step in enumerate(steps, start=1):
                 self._step(number, step)
                 if number % self.every == 0:
@@ -109,7 +108,7 @@ class CrashTest:
         assert self.processes.switch(1).wait(60) == 0, "the first forecasts could not be put in force"
         self.processes.end("switch")
         self.processes.start(*self.roles)
-        self.processes.wait_for_api()
+        self.processes.wait_for_api(self.place.api_port)
         self._feed(self.events)
         self._rest()
 
@@ -240,26 +239,32 @@ class CrashTest:
         return time.monotonic() - started
 
     def _second_owner(self, role: str) -> float:
-        """Let the same program run twice for a while, then kill both."""
+        """Let a second order API own the audit beside the first for a while, then kill both."""
+        place = self.place
         self.processes.second(role)
-        deadline = time.monotonic() + 2 * SECOND_SECONDS
-        while time.monotonic() < deadline:
-            self._feed(self.events // 4)
+        self.processes.wait_for_api(place.second_port)
+        self._clerk.ports.append(place.second_port)
+        for _ in range(10):
+            self._feed(self.events // 10)
+            self._clerk.work(by_hand=2)
+        self._clerk.ports.remove(place.second_port)
         self.processes.end(f"second-{role}")
         self.processes.end(role)
         started = time.monotonic()
         self.processes.start(role)
+        self.processes.wait_for_api(place.api_port)
         self._rest()
         return time.monotonic() - started
 
-    def refuse_second(self, role: str) -> None:
-        """A second owner of a process' tables must end by itself, at once, and say whose they are."""
-        second = self.processes.second(role)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            second.wait(60)
-        if second.poll() != 1:
-            self.report.violations.append(f"R2: a second {role} was let in beside the first")
-        self.processes.end(f"second-{role}")
+    def _refuse_second(self, *roles: str) -> None:
+        """A second owner of tables must end by itself, at once, and say whose they are."""
+        for role in roles:
+            second = self.processes.second(role)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                second.wait(60)
+            if second.poll() != 1:
+                self.report.violations.append(f"R2: a second {role} was let in beside the first")
+            self.processes.end(f"second-{role}")
 
     def _feed(self, count: int, *, wait: bool = True) -> None:
         if not self.processes.wait_fed(self.patience):

@@ -104,7 +104,7 @@ MUTANTS = {
         Mutant("order_ids", order_ids, (Step("live", "restock.after_outbox"),)),
         Mutant("publish_first", publish_first, (Step("live", "mutant.after_publishing"),)),
         Mutant("deduplication", deduplication, (Step("live", "ingest.after_ledger"),)),
-        Mutant("two_owners", two_owners, (Step("live", SECOND),)),
+        Mutant("two_owners", two_owners, (Step("api", SECOND),)),
     )
 }
 

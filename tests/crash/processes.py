@@ -48,7 +48,7 @@ class Place:
 
     Attributes:
         settings: of the chain; its home is fresh.
-        supplier_port, api_port: on loopback.
+        supplier_port, api_port, second_port: on loopback; the last for a second order API.
         mutant: a fault to put into every process of the pipeline; empty for none.
     """
 
@@ -57,6 +57,7 @@ class Place:
     series: int
     supplier_port: int
     api_port: int
+    second_port: int
     trouble: float = 0.1
     mutant: str = ""
 
@@ -112,7 +113,7 @@ class Processes:
     def second(self, role: str) -> subprocess.Popen[bytes]:
         """One more of a role beside the first; the caller ends it with `end`."""
         name = f"second-{role}"
-        self._running[name] = self._launch(name, self._command(role))
+        self._running[name] = self._launch(name, self._command(role, second=True))
         return self._running[name]
 
     def switch(self, number: int) -> subprocess.Popen[bytes]:
@@ -193,12 +194,12 @@ class Processes:
         """Whether the broker acknowledged, in time, all that was to be sent."""
         return self._fed.wait(timeout)
 
-    def wait_for_api(self, timeout: float = 30.0) -> None:
-        """Wait until the order API answers."""
+    def wait_for_api(self, port: int, timeout: float = 60.0) -> None:
+        """Wait until an order API answers."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             with contextlib.suppress(httpx.TransportError):
-                httpx.get(f"http://127.0.0.1:{self.place.api_port}/health")
+                httpx.get(f"http://127.0.0.1:{port}/health")
                 return
             time.sleep(0.1)
 
@@ -236,7 +237,7 @@ class Processes:
             if line.startswith(b"fed"):
                 self._fed.set()
 
-    def _command(self, role: str) -> list[str]:
+    def _command(self, role: str, *, second: bool = False) -> list[str]:
         place = self.place
         if role == "generator":
             return ["tests.crash.generator", "--bootstrap", place.bootstrap, "--record", str(place.sent),
@@ -245,6 +246,8 @@ class Processes:
             return ["tests.stub_supplier", "--port", str(place.supplier_port), "--record", str(place.effects),
                     "--seed", str(place.seed), "--trouble", str(place.trouble)]  # fmt: skip
         options = self._options(role)
+        if role == "api":
+            options["api.port"] = place.second_port if second else place.api_port
         program = ["stockcast", "api"] if role == "api" else [str(ROOT / "jobs" / f"{JOBS[role]}.py")]
         return [*program, *(part for name, value in options.items() for part in ("--set", f"{name}={value}"))]
 
@@ -262,8 +265,6 @@ class Processes:
             "maintenance.clean_minutes": 0.1,
             "maintenance.retention_minutes": 0.5,
         }
-        if role == "api":
-            options["api.port"] = place.api_port
         if role == "sender":
             options |= {
                 "supplier_api.url": f"http://127.0.0.1:{place.supplier_port}/orders",

@@ -32,8 +32,8 @@ def run_mutant(home: Path, name: str, seed: int, say: Say) -> list[str]:
 
 def place(home: Path, seed: int, series: int, mutant: str = "") -> Place:
     """A fresh place with ports of its own."""
-    ports = list(itertools.islice({free_port() for _ in range(12)}, 3))
+    ports = list(itertools.islice({free_port() for _ in range(12)}, 4))
     settings = load_settings(
         overrides=[f"home={home}", f"kafka.bootstrap_servers=127.0.0.1:{ports[0]}", "broker.heap_mb=384"]
     )
-    return Place(settings, seed, series, supplier_port=ports[1], api_port=ports[2], mutant=mutant)
+    return Place(settings, seed, series, *ports[1:], mutant=mutant)
