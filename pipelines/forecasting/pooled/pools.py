@@ -191,7 +191,7 @@ def _drift_deviations(chain: Regression, design: Design) -> tuple[float, float, 
     variance = np.diagonal(chain.covariance[0])
     slope, year = (float(variance[design.of(block)][0]) for block in ("slope", "year"))
     return (
-        chain.deviations["ramp"],
+        chain.deviations.get("ramp", 0.0),
         float(np.sqrt(slope)),
         float(np.sqrt(year + chain.deviations.get("step", 0.0) ** 2)),
     )
