@@ -66,11 +66,11 @@ def load_access(settings: ApiSettings, host: str | None = None, setting: str = "
             listen beyond loopback without any.
     """
     tokens: list[tuple[str, Caller]] = []
-    for value, caller, setting in (
+    for value, caller, name in (
         (settings.read_token, Caller("reader", READ), "api.read_token"),
         (settings.approve_token, Caller("approver", APPROVE), "api.approve_token"),
     ):
-        if (token := secret_of(value, None, setting)) is not None:
+        if (token := secret_of(value, None, name)) is not None:
             tokens.append((token, caller))
     if settings.tokens_file is not None:
         tokens += _parse(read_secret_file(settings.tokens_file, "api.tokens_file"))
