@@ -395,12 +395,14 @@ INVENTORY_POLICIES = Table(
         as_of=pa.date32(),
         cumulative_mean=pa.list_(pa.float64()),
         cumulative_std=pa.list_(pa.float64()),
+        correlation=pa.float64(),
         created_at=TIME,
     ),
     PLANNING,
     partition_by=("policy_version",),
 )
-"""`cumulative_mean[k]` and `cumulative_std[k]`: units demanded over the first k+1 days after `as_of`."""
+"""`cumulative_mean[k]` and `cumulative_std[k]`: units demanded over the first k+1 days after `as_of`; `correlation`:
+between any two days' deviations."""
 
 OPEN_ORDERS = pa.list_(
     pa.struct(

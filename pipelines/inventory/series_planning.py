@@ -209,6 +209,7 @@ def _policies(rows: pa.Table, batch: SeriesBatch, levels: Levels, plan: Plan) ->
         "binding_constraint": pa.array(levels.binding_constraint.tolist(), pa.string()),
         "cumulative_mean": lists(batch.demand.cumulative_mean),
         "cumulative_std": lists(batch.demand.cumulative_std),
+        "correlation": repeated(plan.correlation, pa.float64()),
     }
     schema = INVENTORY_POLICIES.schema
     return pa.table([columns[name] for name in schema.names], names=schema.names).cast(schema)

@@ -43,6 +43,7 @@ class Tables:
         self._settings = settings
         self._options = storage_options
         self._handles: dict[str, tuple[DeltaTable, int]] = {}
+        self._complete: set[str] = set()
 
     def uri(self, table: Table) -> str:
         """Where the table lives."""
@@ -53,9 +54,11 @@ class Tables:
         return table.name in self._handles or DeltaTable.is_deltatable(self.uri(table), self._options)
 
     def ensure(self, *tables: Table) -> None:
-        """Create the tables that do not exist yet, empty."""
+        """Create the tables that do not exist yet, empty; add the columns that a newer release has."""
         for table in tables:
-            if not self.exists(table):
+            if self.exists(table):
+                self._add_columns(table)
+            else:
                 DeltaTable.create(
                     self.uri(table),
                     Schema([Field.from_arrow(field) for field in table.schema]),
@@ -63,6 +66,15 @@ class Tables:
                     partition_by=list(table.partition_by) or None,
                     storage_options=self._options,
                 )
+
+    def _add_columns(self, table: Table) -> None:
+        if table.name in self._complete:
+            return
+        there = {field.name for field in self.handle(table).schema().fields}
+        if missing := [Field.from_arrow(field) for field in table.schema if field.name not in there]:
+            self.handle(table).alter.add_columns(missing)
+            self._handles.pop(table.name)
+        self._complete.add(table.name)
 
     def handle(self, table: Table) -> DeltaTable:
         """The table at its newest version.
@@ -91,7 +103,10 @@ class Tables:
         columns: Sequence[str] | None = None,
         where: pc.Expression | None = None,
     ) -> pa.Table:
-        """Rows of the table (empty where it does not exist), in the contract's types and column order."""
+        """Rows of the table (empty where it does not exist), in the contract's types and column order.
+
+        A column that a newer release added and nobody has written yet is null.
+        """
         schema = table.schema
         if columns is not None:
             schema = pa.schema([schema.field(name) for name in columns])
@@ -99,12 +114,13 @@ class Tables:
             dataset = self.handle(table).to_pyarrow_dataset(filesystem=self._filesystem(table))
         except TableNotFoundError:
             return schema.empty_table()
+        there = [name for name in schema.names if name in dataset.schema.names]
         try:
-            return dataset.to_table(columns=schema.names, filter=where).cast(schema)
+            return _completed(dataset.to_table(columns=there, filter=where), schema)
         except pa.ArrowNotImplementedError:
             # A merge stores text as `string_view`, for which Arrow's scanner has no comparisons. Merged
             # tables are small: their rows are filtered after they have been read.
-            return dataset.to_table().cast(table.schema).filter(where).select(schema.names)
+            return _completed(dataset.to_table(), table.schema).filter(where).select(schema.names)
 
     def _filesystem(self, table: Table) -> FileSystem | None:
         """Arrow's own reader for a local table; None: the one that `deltalake` brings.
@@ -244,6 +260,14 @@ class Tables:
             # A table that is replaced whole may have got other columns with a newer release.
             writer = writer.option("overwriteSchema", "true")
         writer.save(self.uri(table))
+
+
+def _completed(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The rows in a schema, null in the columns that they lack."""
+    for field in schema:
+        if field.name not in rows.column_names:
+            rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
+    return rows.select(schema.names).cast(schema)
 
 
 def concat(tables: Iterable[pa.Table], schema: pa.Schema) -> pa.Table:

@@ -18,6 +18,7 @@ from pipelines.ingestion.times import format_time, parse_time
 from pipelines.inventory.explanation import explain_order
 from pipelines.inventory.policies import NO_DEMAND
 from pipelines.inventory.quantity import order_quantity
+from pipelines.inventory.scenarios import LEVEL_CORRELATION
 from pipelines.inventory.stockout import demand_between, projected_stockout_days, stockout_probability
 from pipelines.operations.settings import RestockSettings
 from pipelines.restocking.positions import OpenOrder, Position
@@ -48,6 +49,7 @@ class LivePolicy:
     cumulative_mean: Sequence[float]
     cumulative_std: Sequence[float]
     unit_cost: float | None = None
+    correlation: float = LEVEL_CORRELATION
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,7 @@ def decide_flag(
     """The flag to raise when the risk of running out before the next possible receipt has risen a class."""
     receipt = next_receipt(position, policy, now)
     start, end = (now - policy.in_force_from) / DAY, (receipt - policy.in_force_from) / DAY
-    mean, deviation = demand_between(policy.cumulative_mean, policy.cumulative_std, start, end)
+    mean, deviation = demand_between(policy.cumulative_mean, policy.cumulative_std, start, end, policy.correlation)
     out_of_stock = position.on_hand <= 0 and mean > 0
     probability = 1.0 if out_of_stock else stockout_probability(position.on_hand, mean, deviation)
     severity = severity_of(probability, settings)

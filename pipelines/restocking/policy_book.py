@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from pipelines.contracts.tables import INVENTORY_POLICIES
 from pipelines.errors import MissingDataError
 from pipelines.ingestion.times import as_microseconds
+from pipelines.inventory.scenarios import LEVEL_CORRELATION
 from pipelines.io.delta import Tables
 from pipelines.restocking.decisions import LivePolicy
 
@@ -85,4 +86,6 @@ def _unpack(row: dict[str, Any]) -> LivePolicy:
         cumulative_mean=row["cumulative_mean"],
         cumulative_std=row["cumulative_std"],
         unit_cost=row["unit_cost"],
+        # Versions from before it was recorded were decided with the one presumed.
+        correlation=LEVEL_CORRELATION if row["correlation"] is None else row["correlation"],
     )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import nbinom
 
 from pipelines.contracts.tables import INVENTORY_POLICIES, ORDER_STATUS, STOCK_MOVEMENTS
 from pipelines.operations.settings import RestockSettings
@@ -195,6 +197,21 @@ def test_flags_rise_by_class_and_start_anew_after_a_recovery():
     assert ranks == sorted(set(ranks))
     assert outcome.flags[-1]["stockout_probability"] == 1.0
     assert all(0 <= flag["stockout_probability"] <= 1 for flag in outcome.flags)
+
+
+def test_a_flags_chance_is_that_of_the_correlation_which_the_plan_was_made_with():
+    # given days of mean 4 and deviation 2, any two of them correlated by a half: a day's variance counts by itself
+    # with one half, all days' deviations together with the other
+    days = np.arange(1, 29)
+    deviation = np.sqrt(0.5 * 4 * days + 0.5 * (2 * days) ** 2)
+    row = policy("a", reorder_point=0, correlation=0.5, cumulative_std=deviation.tolist())
+    fold = fold_of(PolicyBook("p-1", pa.Table.from_pylist([row], schema=INVENTORY_POLICIES.schema)))
+    # when ten are left and nothing can come for two days
+    flag = run(fold, ledger(("a", "count", 10))).flags[0]
+    # then the demand has mean 8 and variance 0.5 * 2 * 4 + 0.5 * 4 * 4
+    mean, variance = 8, 12
+    chance = nbinom.sf(10, mean**2 / (variance - mean), mean / variance)
+    assert flag["stockout_probability"] == pytest.approx(chance, abs=2e-4)
 
 
 row = st.tuples(
