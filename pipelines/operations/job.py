@@ -82,7 +82,7 @@ def run_job(
         datefmt="%H:%M:%S",
         stream=sys.stderr,
     )
-    for noisy in ("py4j", "cmdstanpy", "prophet", "alembic", "mlflow", "matplotlib"):
+    for noisy in ("py4j", "cmdstanpy", "prophet", "alembic", "mlflow", "matplotlib", "numba"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         run(JobArguments(load_settings(options.config, options.overrides), options))
