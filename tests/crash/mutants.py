@@ -42,8 +42,8 @@ def publish_first() -> None:
     from pipelines.restocking import engine, relay
     from pipelines.restocking.decisions import encode_order
 
-    (servers,) = (part.partition("=")[2] for part in sys.argv if part.startswith("kafka.bootstrap_servers="))
-    producer = Producer({"bootstrap.servers": servers, "enable.idempotence": True})
+    found = [part.partition("=")[2] for part in sys.argv if part.startswith("kafka.bootstrap_servers=")]
+    producer = Producer({"bootstrap.servers": found[0] if found else "", "enable.idempotence": True})
     append = engine._Decided.append
 
     def publishing(self: Any, orders: Any, now: Any) -> None:

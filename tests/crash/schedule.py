@@ -59,7 +59,8 @@ APART = (
     Step("relay", "relay.inside_transaction", again=True),
     Step("relay", FENCED),
 )
-LATER = (
+LATER_TOGETHER = (Step("live", FENCED), Step("live", "ingest.after_ledger", again=True))
+LATER_APART = (
     Step("ingest"),
     Step("restock", "restock.after_outbox", again=True),
     Step("relay", "relay.after_transaction"),
@@ -81,14 +82,14 @@ def schedule(seed: int, kills: int) -> Iterator[Step]:
 
 
 def _decks(chance: random.Random) -> Iterator[Step]:
-    more: tuple[Step, ...] = ()
+    together, apart = TOGETHER, APART
     while True:
         common = list(COMMON)
         chance.shuffle(common)
         half = len(common) // 2
-        for own, shared in ((TOGETHER, common[:half]), ((*APART, *more), common[half:])):
+        for own, shared in ((together, common[:half]), (apart, common[half:])):
             steps = [*own, *shared]
             chance.shuffle(steps)
             yield from steps
             yield Step(ALL)
-        more = LATER
+        together, apart = (*TOGETHER, *LATER_TOGETHER), (*APART, *LATER_APART)

@@ -12,11 +12,11 @@ from tests.crash.schedule import ALL, FENCED, Step
 TOGETHER_STEPS = (
     Step("live", "restock.after_outbox", 2),
     Step("broker"),
-    Step("switch", "plan.before_switch"),
+    Step("live", FENCED),
     Step(ALL),
 )
 APART_STEPS = (
-    Step("relay", FENCED),
+    Step("relay", "relay.inside_transaction"),
     Step("sender", "supplier.after_call"),
     Step("api", "order_api.after_recording"),
     Step("ingest", "ingest.after_ledger"),
