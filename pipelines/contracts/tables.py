@@ -555,6 +555,39 @@ POLICY_ACTIVATIONS = Table(
 )
 """From which place in the ledger each policy version decided: what makes a replay exact."""
 
+SHIPMENT_LINES = pa.list_(
+    pa.struct([pa.field("order_id", pa.string()), pa.field("sku", pa.string()), pa.field("quantity", pa.int64())])
+)
+
+SHIPMENTS = Table(
+    "gold/shipments",
+    _schema(
+        **_text("shipment_id state interrupted supplier_id carrier_id mode origin destination node"),
+        latitude=pa.float64(),
+        longitude=pa.float64(),
+        started=TIME,
+        state_time=TIME,
+        since=TIME,
+        promised=TIME,
+        eta=TIME,
+        delivered=TIME,
+        lines=SHIPMENT_LINES,
+        events=pa.int64(),
+        set_aside=pa.list_(pa.struct([pa.field("event_id", pa.string()), pa.field("reason", pa.string())])),
+        late_probability=pa.float64(),
+        expected_arrival=TIME,
+        earliest_arrival=TIME,
+        latest_arrival=TIME,
+        reasons=pa.list_(pa.string()),
+        sequence=pa.int64(),
+        tracked_at=TIME,
+    ),
+    "track_shipments",
+)
+"""One row a shipment: what its events come to. `since`: at `node` from then on; `lines`: the orders and products on
+board; `set_aside`: events that its state did not allow; the arrival as forecast when last looked at, with its 80 %
+interval; `sequence`: place of its newest event in the order of ingestion."""
+
 ALL_TABLES: tuple[Table, ...] = (
     BRONZE_EVENTS,
     STOCK_MOVEMENTS,
@@ -585,4 +618,5 @@ ALL_TABLES: tuple[Table, ...] = (
     ALERT_ACTIONS,
     SUPPLIER_CALLS,
     POLICY_ACTIVATIONS,
+    SHIPMENTS,
 )

@@ -1,4 +1,4 @@
-"""All live streams in one Spark application: ingest, restock right behind it, totals, and the relay."""
+"""All live streams in one Spark application: ingest, restock right behind it, totals, shipments, and the relay."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ from pipelines.restocking.relay import Relay, relay_once
 from pipelines.restocking.sending import OrderSender
 from pipelines.restocking.stream import running_engine
 from pipelines.restocking.supplier import check_supplier_api
+from pipelines.shipments.following import follow_shipments
 
 log = logging.getLogger("stockcast.live")
 
 OWNERS = ("ingest_events", "restock", "aggregate_totals", "relay_orders")
-RELAY_RETRY_SECONDS = 5.0
+RETRY_SECONDS = 5.0
 
 
 def run_live(settings: Settings, *, once: bool = False, stop: threading.Event | None = None) -> None:
@@ -45,6 +46,7 @@ def run_live(settings: Settings, *, once: bool = False, stop: threading.Event | 
         with (
             _sending(settings, once=once),
             _relaying(settings),
+            _tracking(settings, once=once),
             running_engine(settings, Tables(settings)) as engine,
         ):
             ingest = start_ingest(spark, settings, Tables(settings), once=once, then=engine.stage)
@@ -83,7 +85,7 @@ def _relaying(settings: Settings) -> Iterator[None]:
                 relay.close()
             except Exception:
                 log.exception("the relay stopped; orders stay in the outbox, trying again")
-                stop.wait(RELAY_RETRY_SECONDS)
+                stop.wait(RETRY_SECONDS)
 
     thread = threading.Thread(target=run, name="relay", daemon=True)
     thread.start()
@@ -93,6 +95,32 @@ def _relaying(settings: Settings) -> Iterator[None]:
         stop.set()
         thread.join()
     relay_once(settings, Tables(settings))
+
+
+@contextmanager
+def _tracking(settings: Settings, *, once: bool) -> Iterator[None]:
+    """Shipments are followed in a thread of its own; `once`: at the end, in this one."""
+    if once:
+        yield
+        follow_shipments(settings, Tables(settings), threading.Event(), once=True)
+        return
+    stop = threading.Event()
+
+    def run() -> None:
+        while not stop.is_set():
+            try:
+                follow_shipments(settings, Tables(settings), stop)
+            except Exception:
+                log.exception("following the shipments stopped; trying again")
+                stop.wait(RETRY_SECONDS)
+
+    thread = threading.Thread(target=run, name="track-shipments", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 @contextmanager
@@ -114,7 +142,7 @@ def _sending(settings: Settings, *, once: bool) -> Iterator[None]:
                     sender.run(stop.wait)
             except Exception:
                 log.exception("sending orders stopped; they stay in Kafka, trying again")
-                stop.wait(RELAY_RETRY_SECONDS)
+                stop.wait(RETRY_SECONDS)
 
     check_supplier_api(settings.supplier_api)
     thread = threading.Thread(target=run, name="send-orders", daemon=True)

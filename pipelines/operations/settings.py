@@ -246,6 +246,13 @@ class TotalsSettings(_Section):
     publish: bool = Field(True, description="send changed totals to demand.totals; false: store them only")
 
 
+class ShipmentsSettings(_Section):
+    """Tracking of shipments."""
+
+    save_seconds: float = Field(2.0, ge=0, description="changed shipments are saved at least this often")
+    catch_up_rows: int = Field(100_000, ge=1000, description="events per step when behind")
+
+
 class MaintenanceSettings(_Section):
     """Upkeep of the tables: by the process that owns them, between its own commits."""
 
@@ -323,6 +330,7 @@ class Settings(_Section):
     alert_webhook: AlertWebhookSettings = AlertWebhookSettings()
     supplier_api: SupplierApiSettings = SupplierApiSettings()
     totals: TotalsSettings = TotalsSettings()
+    shipments: ShipmentsSettings = ShipmentsSettings()
     maintenance: MaintenanceSettings = MaintenanceSettings()
     mlflow: MlflowSettings = MlflowSettings()
     tracking: TrackingSettings = TrackingSettings()

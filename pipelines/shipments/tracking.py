@@ -57,6 +57,13 @@ class Event:
     order_id: str | None = None
     sku: str | None = None
     quantity: int | None = None
+    supplier_id: str | None = None
+    carrier_id: str | None = None
+    mode: str | None = None
+    origin: str | None = None
+    destination: str | None = None
+    latitude: float | None = None
+    longitude: float | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,8 @@ class Shipment:
     Attributes:
         state: the last legal status; `exception` while one is open.
         interrupted: the state that an open exception interrupted.
-        node, since: where it is, and from when on.
+        supplier_id to destination: as the newest event has them; one that is rerouted changes its destination.
+        node, since: where it is, and from when on; latitude and longitude, where the catalog knows them.
         promised: the first estimate by event time; `eta`: the latest one.
         waiting: (order, sku, quantity) that wait for it; those of a shipment that has come or was called off, none.
         set_aside: the events that were not legal, in order of time.
@@ -84,6 +92,13 @@ class Shipment:
     interrupted: str | None = None
     state_time: datetime | None = None
     started: datetime | None = None
+    supplier_id: str | None = None
+    carrier_id: str | None = None
+    mode: str | None = None
+    origin: str | None = None
+    destination: str | None = None
+    latitude: float | None = None
+    longitude: float | None = None
     node: str | None = None
     since: datetime | None = None
     promised: datetime | None = None
@@ -111,17 +126,40 @@ class Shipment:
         return (end - self.promised).total_seconds() / 3600
 
 
+class Story:
+    """The events of one shipment as they become known, and what they come to."""
+
+    def __init__(self, events: Iterable[Event] = ()) -> None:
+        self._events: dict[str, Event] = {}
+        self._newest: Event | None = None
+        self.shipment = Shipment()
+        for event in sorted(events, key=_order):
+            self.add(event)
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def add(self, event: Event) -> None:
+        """Take in an event: one that is newer than all others in one step, another by telling the story anew."""
+        known = self._events.get(event.event_id)
+        if known is None and (self._newest is None or _order(event) > _order(self._newest)):
+            self._events[event.event_id] = self._newest = event
+            self.shipment = _after(self.shipment, event)
+            return
+        # Of two events under one id the same one must stand whichever came first.
+        first = event if known is None else min(known, event, key=_order)
+        if first is known:
+            return
+        self._events[event.event_id] = first
+        events = sorted(self._events.values(), key=_order)
+        self._newest, self.shipment = events[-1], Shipment()
+        for one in events:
+            self.shipment = _after(self.shipment, one)
+
+
 def fold(events: Iterable[Event]) -> Shipment:
     """The shipment that a set of events describes, in whatever order and however often they come."""
-    distinct: dict[str, Event] = {}
-    for event in events:
-        known = distinct.setdefault(event.event_id, event)
-        # Of two events under one id the same one must stand whichever came first.
-        distinct[event.event_id] = min(known, event, key=_order)
-    shipment = Shipment()
-    for event in sorted(distinct.values(), key=_order):
-        shipment = _after(shipment, event)
-    return shipment
+    return Story(events).shipment
 
 
 def why_not(shipment: Shipment, event: Event) -> str | None:
@@ -146,6 +184,13 @@ def _after(shipment: Shipment, event: Event) -> Shipment:
         interrupted=before if event.status == EXCEPTION else None,
         state_time=event.event_time,
         started=shipment.started or event.event_time,
+        supplier_id=event.supplier_id or shipment.supplier_id,
+        carrier_id=event.carrier_id or shipment.carrier_id,
+        mode=event.mode or shipment.mode,
+        origin=event.origin or shipment.origin,
+        destination=event.destination or shipment.destination,
+        latitude=event.latitude,
+        longitude=event.longitude,
         node=event.node,
         since=event.event_time if event.node != shipment.node else shipment.since,
         promised=shipment.promised or event.eta,

@@ -15,7 +15,7 @@ from pipelines.io.ownership import ownership
 
 ROOT = Path(__file__).parents[2]
 JOBS = sorted((ROOT / "jobs").glob("*.py"))
-STREAMING = {"ingest_events", "restock", "relay_orders", "send_orders", "aggregate_totals", "live"}
+STREAMING = {"ingest_events", "restock", "relay_orders", "send_orders", "aggregate_totals", "track_shipments", "live"}
 NIGHTLY = {"aggregate_demand", "train_forecasts", "plan_inventory", "nightly"}
 
 
@@ -59,7 +59,11 @@ def test_a_date_that_is_none_ends_with_2(capsys):
 
 
 def test_every_job_is_known_to_these_tests():
-    assert {path.stem for path in JOBS} == STREAMING | NIGHTLY | {"load_catalog", "refresh_forecasts", "maintain_tables"}
+    assert {path.stem for path in JOBS} == STREAMING | NIGHTLY | {
+        "load_catalog",
+        "refresh_forecasts",
+        "maintain_tables",
+    }
 
 
 def test_a_second_owner_refuses_to_start_and_names_the_first(settings):

@@ -1,0 +1,188 @@
+"""Following the shipments: owner of `gold/shipments`.
+
+The table is a function of the *set* of events in `silver/shipment_events` up to a place in the order of ingestion.
+Events of shipments under way are kept in memory; those of one that has ended are read again should a late one come.
+One commit enters all that changed, with the place up to which the table is complete, so that a restart goes on there.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.contracts.tables import SHIPMENT_EVENTS, SHIPMENTS
+from pipelines.ingestion.batches import last_sequence
+from pipelines.io.delta import Tables
+from pipelines.operations.failpoints import failpoint
+from pipelines.operations.settings import ShipmentsSettings
+from pipelines.shipments.tracking import TERMINAL, Event, Shipment, Story
+
+log = logging.getLogger("stockcast.shipments")
+
+SAVE_SHARE = 0.2
+"""At most this share of the time goes into saving."""
+POLL_SECONDS = 0.2
+
+_EVENT_COLUMNS = (
+    *("event_id", "event_time", "status", "node", "eta", "order_id", "sku", "quantity"),
+    *("supplier_id", "carrier_id", "mode", "origin", "destination", "latitude", "longitude"),
+)
+
+Assess = Callable[[dict[str, Shipment], datetime], dict[str, dict[str, Any]]]
+"""Chance of being late and expected arrival, by shipment id, of shipments under way: columns of `gold/shipments`."""
+
+
+def no_assessment(_: dict[str, Shipment], __: datetime) -> dict[str, dict[str, Any]]:
+    """Nothing is known of how late shipments will be."""
+    return {}
+
+
+class ShipmentTracker:
+    """Brings `gold/shipments` forward to what has been taken in.
+
+    Args:
+        assess: asked at every save for the changed shipments that are under way.
+        clock: wall time; it is recorded, and shipments are assessed as of then.
+        upkeep: called between commits, to keep the table in order.
+    """
+
+    def __init__(
+        self,
+        tables: Tables,
+        settings: ShipmentsSettings,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        *,
+        assess: Assess = no_assessment,
+        upkeep: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._tables, self._settings, self._clock = tables, settings, clock
+        self._assess, self._upkeep = assess, upkeep
+        self._under_way: dict[str, Story] = {}
+        self._ended: set[str] = set()
+        self._changed: dict[str, int] = {}
+        self._sequence = 0
+        self._saved_at, self._save_cost = time.monotonic(), 0.0
+
+    @property
+    def sequence(self) -> int:
+        """Place in the order of ingestion up to which all is tracked."""
+        return self._sequence
+
+    def resume(self) -> None:
+        """Go on from what the table holds."""
+        self._tables.ensure(SHIPMENTS)
+        rows = self._tables.read(SHIPMENTS, ("shipment_id", "state", "sequence"))
+        self._sequence = pc.max(rows["sequence"]).as_py() or 0
+        ended = pc.is_in(rows["state"], pa.array(sorted(TERMINAL)))
+        self._ended = set(rows.filter(ended)["shipment_id"].to_pylist())
+        self._load(rows.filter(pc.invert(pc.fill_null(ended, False)))["shipment_id"].to_pylist())
+        log.info(
+            "%d shipments under way, %d ended, at ingest place %d",
+            *(len(self._under_way), len(self._ended), self._sequence),
+        )
+
+    def catch_up(self) -> int:
+        """Take in what finished batches have brought; returns the number of events."""
+        target, events = last_sequence(self._tables), 0
+        while self._sequence < target:
+            upto = min(target, self._sequence + self._settings.catch_up_rows)
+            events += self._advance(upto)
+        self._save_if_due()
+        return events
+
+    def run(self, stopped: Callable[[float], bool]) -> None:
+        """Follow until `stopped(seconds)`, which waits at most so long, says so; then save."""
+        version = -1
+        while not stopped(POLL_SECONDS):
+            if (newest := self._tables.version(SHIPMENT_EVENTS)) != version:
+                self.catch_up()
+                version = newest
+            self._save_if_due()
+        self.save()
+
+    def save(self) -> None:
+        """Enter what changed: one commit."""
+        if not self._changed:
+            return
+        started, now = time.monotonic(), self._clock()
+        stories = {name: self._under_way[name] for name in self._changed}
+        under_way = {name: story.shipment for name, story in stories.items() if _is_under_way(story.shipment)}
+        assessed = self._assess(under_way, now)
+        rows = [_row(name, story, self._changed[name], now, assessed.get(name, {})) for name, story in stories.items()]
+        failpoint("shipments.before_saving")
+        self._tables.upsert(SHIPMENTS, pa.Table.from_pylist(rows, schema=SHIPMENTS.schema), keys=("shipment_id",))
+        failpoint("shipments.after_saving")
+        for name in stories.keys() - under_way.keys():
+            del self._under_way[name]
+            self._ended.add(name)
+        self._changed.clear()
+        self._saved_at = time.monotonic()
+        self._save_cost = self._saved_at - started
+
+    def _save_if_due(self) -> None:
+        if time.monotonic() - self._saved_at >= max(self._settings.save_seconds, self._save_cost / SAVE_SHARE):
+            self.save()
+            self._upkeep()
+
+    def _advance(self, upto: int) -> int:
+        where = (pc.field("sequence") > self._sequence) & (pc.field("sequence") <= upto)
+        rows = self._tables.read(SHIPMENT_EVENTS, ("shipment_id", "sequence", *_EVENT_COLUMNS), where)
+        # A late event of a shipment that has ended: its story is needed again.
+        names = rows["shipment_id"].unique().to_pylist()
+        self._load([name for name in names if name in self._ended])
+        for name, sequence, event in _events(rows):
+            self._under_way.setdefault(name, Story()).add(event)
+            self._changed[name] = max(sequence, self._changed.get(name, 0))
+        self._sequence = upto
+        return int(rows.num_rows)
+
+    def _load(self, names: list[str]) -> None:
+        """Put the stories of these shipments, up to the present place, into memory."""
+        if not names:
+            return
+        where = pc.field("shipment_id").isin(names) & (pc.field("sequence") <= self._sequence)
+        events = defaultdict(list)
+        for name, _, event in _events(
+            self._tables.read(SHIPMENT_EVENTS, ("shipment_id", "sequence", *_EVENT_COLUMNS), where)
+        ):
+            events[name].append(event)
+        self._under_way.update({name: Story(events[name]) for name in names})
+        self._ended.difference_update(names)
+
+
+def _is_under_way(shipment: Shipment) -> bool:
+    return shipment.state not in TERMINAL
+
+
+def _events(rows: pa.Table) -> Iterator[tuple[str, int, Event]]:
+    columns: Iterable[list[Any]] = (rows[name].to_pylist() for name in _EVENT_COLUMNS)
+    events = (Event(*values) for values in zip(*columns, strict=True))
+    return zip(rows["shipment_id"].to_pylist(), rows["sequence"].to_pylist(), events, strict=True)
+
+
+_COPIED = (
+    *("state", "interrupted", "supplier_id", "carrier_id", "mode", "origin", "destination", "node"),
+    *("latitude", "longitude", "started", "state_time", "since", "promised", "eta", "delivered"),
+)
+
+
+def _row(name: str, story: Story, sequence: int, now: datetime, assessed: dict[str, Any]) -> dict[str, Any]:
+    shipment = story.shipment
+    lines = sorted(shipment.lines, key=lambda line: tuple(map(str, line)))
+    return {
+        "shipment_id": name,
+        **{column: getattr(shipment, column) for column in _COPIED},
+        "lines": [dict(zip(("order_id", "sku", "quantity"), line, strict=True)) for line in lines],
+        "events": len(story),
+        "set_aside": [{"event_id": one.event_id, "reason": one.reason} for one in shipment.set_aside],
+        **assessed,
+        "sequence": sequence,
+        "tracked_at": now,
+    }
