@@ -73,12 +73,23 @@ def order_app(
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Iterator[FastAPI]:
     """The application with its journal at work; the caller holds the ownership of `order_api`."""
+    with order_desk(settings, signer, send, clock) as desk:
+        yield create_app(desk, access, settings.api.largest_body_bytes)
+
+
+@contextmanager
+def order_desk(
+    settings: Settings,
+    signer: Signer | None,
+    send: SendEvents,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> Iterator[Desk]:
+    """The desk with its journal at work; the caller holds the ownership of `order_api`."""
     tables = Tables(settings)
     journal = Journal(tables, send, clock, TableKeeper(tables, settings, (ORDER_AUDIT,)).tick)
     journal.start()
     try:
-        book = OrderBook(Tables(settings), journal.events_of)
-        yield create_app(Desk(book, journal, clock, settings.ingest, signer), access, settings.api.largest_body_bytes)
+        yield Desk(OrderBook(Tables(settings), journal.events_of), journal, clock, settings.ingest, signer)
     finally:
         journal.close()
 

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 import pipelines.simulation.commands as simulation
 from pipelines.errors import StockcastError
-from pipelines.operations.cli import api, backtest, broker, ingest, models, orders, quarantine, status
+from pipelines.operations.cli import api, backtest, broker, dashboard, ingest, models, orders, quarantine, status
 from pipelines.operations.cli.options import ConfigOption, SetOption, settings_from
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app.add_typer(orders.app, name="orders")
 app.add_typer(quarantine.app, name="quarantine")
 app.command("status")(status.status)
 app.command("api")(api.api)
+app.command("dashboard")(dashboard.dashboard)
 app.command("backtest")(backtest.backtest)
 simulation.register(app)
 

@@ -1,0 +1,93 @@
+"""The figures at the head of the page: events, orders, and how old the forecasts are."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.contracts.tables import INGEST_BATCHES, ORDER_OUTBOX, TIME
+from pipelines.io import published
+from pipelines.io.delta import Tables
+from pipelines.serving.dashboard.follow import Tail
+
+RATE_WINDOW = timedelta(seconds=20)
+KEPT = timedelta(minutes=30)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A row of `silver/ingest_batches`."""
+
+    finished_at: datetime
+    topic: str
+    consumed: int
+    quarantined: int
+    end_offsets: str
+
+
+class Counters:
+    """Follows what was taken in and what was ordered."""
+
+    def __init__(self, tables: Tables, now: datetime) -> None:
+        self._tables = tables
+        newest = tables.largest(INGEST_BATCHES, "finished_at")
+        after = None if newest is None else pa.scalar(_aware(newest) - KEPT, TIME)
+        columns = ("batch_id", "topic", "consumed", "quarantined", "end_offsets")
+        self._batches = Tail(tables, INGEST_BATCHES, "finished_at", columns, after)
+        self.batches: deque[Batch] = deque()
+        self._midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+        self._outbox = Tail(tables, ORDER_OUTBOX, "sequence", ("decided_at",), self._before(self._midnight))
+        self._orders: deque[datetime] = deque()
+        self.decided = 0
+
+    def poll(self) -> bool:
+        """Whether a batch was taken in or an order released."""
+        batches, orders = self._batches.look(), self._outbox.look()
+        if batches is not None:
+            rows = batches.sort_by("finished_at").select(
+                ("finished_at", "topic", "consumed", "quarantined", "end_offsets")
+            )
+            self.batches.extend(Batch(**row) for row in rows.to_pylist())
+            while self.batches and self.batches[0].finished_at < self.batches[-1].finished_at - KEPT:
+                self.batches.popleft()
+        if orders is not None:
+            self._orders.extend(orders.column("decided_at").to_pylist())
+            self.decided = pc.max(orders.column("sequence")).as_py()
+        return batches is not None or orders is not None
+
+    def events_per_second(self, now: datetime) -> float:
+        """Records taken in over the last 20 seconds."""
+        since = now - RATE_WINDOW
+        taken = 0
+        for batch in reversed(self.batches):
+            if batch.finished_at < since:
+                break
+            taken += batch.consumed
+        return taken / RATE_WINDOW.total_seconds()
+
+    def orders_today(self, now: datetime) -> int:
+        """Orders released since midnight, UTC."""
+        midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+        while self._orders and self._orders[0] < midnight:
+            self._orders.popleft()
+        return len(self._orders)
+
+    def forecast_age_hours(self, now: datetime) -> float | None:
+        """Age of the forecasts in force; None before the first."""
+        pointer = published.in_force(self._tables, published.FORECASTS)
+        return None if pointer is None else (now - pointer.published_at).total_seconds() / 3600
+
+    def _before(self, midnight: datetime) -> pa.Scalar:
+        where = pc.field("decided_at") >= pa.scalar(midnight, TIME)
+        today = pc.min(self._tables.read(ORDER_OUTBOX, ("sequence",), where).column("sequence")).as_py()
+        last = self._tables.largest(ORDER_OUTBOX, "sequence") or 0
+        self.decided = last
+        return pa.scalar(last if today is None else today - 1, pa.int64())
+
+
+def _aware(instant: datetime) -> datetime:
+    return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
