@@ -45,6 +45,8 @@ from pipelines.operations.settings import IngestSettings
 log = logging.getLogger("stockcast.ingestion")
 
 DAY = 86_400_000_000
+LEARNT_AT_ONCE = 100_000
+"""Ids that are text in memory at a time at a start: as text they take several times what is kept of them."""
 SILVER = (SHIPMENT_EVENTS, ORDER_STATUS, STOCK_MOVEMENTS)
 OWNED = (BRONZE_EVENTS, QUARANTINE, *SILVER, INGEST_BATCHES)
 
@@ -110,12 +112,11 @@ class Ingestor:
         for table in SILVER:
             where = (pc.field("ingested_at") >= pa.scalar(since, TIME)) & (pc.field("sequence") <= self._sequence)
             rows = self._tables.read(table, ("event_id", "payload_hash", "ingested_at"), where)
-            if rows.num_rows == 0:
-                continue
-            keys, payloads = id_keys(table.name, rows.column("event_id").to_pylist()), rows.column("payload_hash")
-            days = pc.divide(rows.column("ingested_at").cast(pa.int64()), DAY).to_numpy()
-            for day in np.unique(days).tolist():
-                self._seen.add(keys[days == day], payloads.to_numpy()[days == day], day)
+            for part in rows.to_batches(max_chunksize=LEARNT_AT_ONCE):
+                keys, payloads = id_keys(table.name, part.column("event_id").to_pylist()), part.column("payload_hash")
+                days = pc.divide(part.column("ingested_at").cast(pa.int64()), DAY).to_numpy()
+                for day in np.unique(days).tolist():
+                    self._seen.add(keys[days == day], payloads.to_numpy()[days == day], day)
 
     @property
     def _days_remembered(self) -> int:
