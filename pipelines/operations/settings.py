@@ -161,6 +161,10 @@ class RestockSettings(_Section):
     receipt_grace_hours: float = Field(
         24.0, ge=0, description="an order reported as received counts as on order until its receipt, at most so long"
     )
+    stale_forecast_hours: float = Field(36.0, gt=0, description="orders from older forecasts say so")
+    replace_forecast_after_days: float = Field(
+        7.0, gt=0, description="older forecasts give way to a fixed rule: mean daily demand"
+    )
     snapshot_seconds: float = Field(5.0, ge=0, description="positions are saved at least this often")
     catch_up_rows: int = Field(200_000, ge=1000, description="ledger rows per step when behind")
     recent_changes: int = Field(64, ge=0, description="changes remembered per series for late counts")

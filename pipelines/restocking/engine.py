@@ -18,6 +18,7 @@ from datetime import datetime
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.contracts.alerts import Alert
 from pipelines.contracts.tables import (
     INVENTORY_POSITIONS,
     ORDER_OUTBOX,
@@ -37,7 +38,8 @@ from pipelines.io.delta import Tables
 from pipelines.operations.failpoints import failpoint
 from pipelines.operations.settings import RestockSettings
 from pipelines.restocking import snapshots
-from pipelines.restocking.decisions import Record, encode_flag, encode_order
+from pipelines.restocking.decisions import DAY, Record, encode_flag, encode_order
+from pipelines.restocking.degradation import too_old_alert
 from pipelines.restocking.fold import Fold, Outcome, counts_without_history
 from pipelines.restocking.orders import APPROVED, PROPOSED, OrderChange
 from pipelines.restocking.policy_book import PolicyBook, SeriesKey
@@ -123,6 +125,7 @@ class RestockEngine:
         clock: wall time, recorded but never decided upon.
         approval_value: orders worth more wait for a person; None: none does.
         upkeep: called between commits, to keep the tables in order.
+        tell: publishes an alert, some time.
     """
 
     def __init__(
@@ -134,12 +137,15 @@ class RestockEngine:
         *,
         approval_value: float | None = None,
         upkeep: Callable[[], None] = lambda: None,
+        tell: Callable[[Alert], None] = lambda alert: None,
     ) -> None:
         self._tables = tables
         self._settings = settings
         self._send_flags = send_flags
         self._clock = clock
         self._upkeep = upkeep
+        self._tell = tell
+        self._told: str | None = None
         self._lock = threading.RLock()
         self._waited: dict[str, bool] = {}
         self._fold = Fold(settings, Approval(approval_value, self._waited))
@@ -272,6 +278,18 @@ class RestockEngine:
         outcome = self._fold.advance(ledger, statuses, lambda key, since: history.get(key, ()), placed)
         self._sequence = upto
         self._publish(outcome)
+        self._tell_age(ledger)
+
+    def _tell_age(self, ledger: pa.Table) -> None:
+        """Tell once that the forecasts in force have become too old to be used."""
+        policies = self._fold.policies
+        if policies is None or ledger.num_rows == 0 or policies.version == self._told:
+            return
+        newest = as_microseconds(pc.max(ledger.column("event_time")).as_py())
+        age = (newest - policies.in_force_from) / DAY
+        if age > self._settings.replace_forecast_after_days:
+            self._told = policies.version
+            self._tell(too_old_alert(policies.forecast_version, age, self._settings, self._clock()))
 
     def _publish(self, outcome: Outcome) -> None:
         now = self._clock()

@@ -20,6 +20,7 @@ from pipelines.restocking.decisions import (
     decide_flag,
     decide_order,
 )
+from pipelines.restocking.degradation import age_note, fixed_rule, is_too_old
 from pipelines.restocking.orders import (
     ACKNOWLEDGED,
     APPROVED,
@@ -76,6 +77,7 @@ class Fold:
         self._order_series: dict[str, SeriesKey] = {}
         self._proposals: dict[str, Record] = {}
         self.policies: PolicyBook | None = None
+        self._fixed: dict[SeriesKey, LivePolicy] = {}
 
     def restore(self, positions: Iterable[Position], proposals: Mapping[str, Record] | None = None) -> None:
         """Start from saved positions, and the orders among them that wait for approval, by id."""
@@ -93,6 +95,7 @@ class Fold:
             at: when, in microseconds since 1970; recorded, so that a replay sees the same.
         """
         self.policies = policies
+        self._fixed.clear()
         outcome = Outcome()
         for key in sorted(policies.keys()):
             position = self.positions.get(key)
@@ -218,8 +221,11 @@ class Fold:
         if now < policy.in_force_from:
             return
         self._let_go(position, now)
+        if is_too_old(policy, now, self._settings):
+            policy = self._fixed_rule((position.location_id, position.sku), policy)
         order = decide_order(position, policy, trigger, now)
         if order is not None:
+            order["explanation"] += age_note(policy, now, self._settings)
             order_id = order["order_id"]
             self._order_series[order_id] = (position.location_id, position.sku)
             if self._approval.is_needed(order, policy.unit_cost):
@@ -232,6 +238,12 @@ class Fold:
         flag = decide_flag(position, policy, trigger, now, self._settings)
         if flag is not None:
             outcome.flags.append(flag)
+
+    def _fixed_rule(self, key: SeriesKey, policy: LivePolicy) -> LivePolicy:
+        known = self._fixed.get(key)
+        if known is None:
+            known = self._fixed[key] = fixed_rule(policy)
+        return known
 
     def _let_go(self, position: Position, now: int) -> None:
         """Drop orders of which nothing is to be expected any more: receipts announced long ago that never came into

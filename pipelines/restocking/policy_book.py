@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -55,6 +55,11 @@ class PolicyBook:
         return list(self._places)
 
     @property
+    def in_force_from(self) -> int:
+        """The end of the last day that the forecasts know, in microseconds since 1970."""
+        return _in_force_from(self._rows.column("as_of")[0].as_py())
+
+    @property
     def forecast_version(self) -> str:
         """The forecasts behind the policies."""
         return str(self._rows.column("forecast_version")[0].as_py())
@@ -67,8 +72,11 @@ class PolicyBook:
         return policy
 
 
+def _in_force_from(as_of: date) -> int:
+    return as_microseconds(datetime.combine(as_of + timedelta(days=1), datetime.min.time(), UTC))
+
+
 def _unpack(row: dict[str, Any]) -> LivePolicy:
-    after = datetime.combine(row["as_of"] + timedelta(days=1), datetime.min.time(), UTC)
     return LivePolicy(
         policy_version=row["policy_version"],
         forecast_version=row["forecast_version"],
@@ -82,7 +90,7 @@ def _unpack(row: dict[str, Any]) -> LivePolicy:
         binding_constraint=row["binding_constraint"],
         pack_size=row["pack_size"],
         minimum_order=row["minimum_order"],
-        in_force_from=as_microseconds(after),
+        in_force_from=_in_force_from(row["as_of"]),
         cumulative_mean=row["cumulative_mean"],
         cumulative_std=row["cumulative_std"],
         unit_cost=row["unit_cost"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -11,12 +12,15 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 
 from pipelines.contracts import topics
+from pipelines.contracts.alerts import Alert
 from pipelines.contracts.tables import INGEST_BATCHES
 from pipelines.io import kafka
 from pipelines.io.delta import Tables
 from pipelines.operations.maintenance import TableKeeper
 from pipelines.operations.settings import Settings
 from pipelines.restocking.engine import OWNED, RestockEngine
+
+log = logging.getLogger("stockcast.restocking")
 
 TICK_SECONDS = 1.0
 
@@ -27,11 +31,16 @@ def running_engine(settings: Settings, tables: Tables) -> Iterator[RestockEngine
 
     The caller holds the ownership of `restock`.
     """
-    kafka.prepare(settings, write=(topics.STOCKOUT_FLAGS,))
+    kafka.prepare(settings, write=(topics.STOCKOUT_FLAGS, topics.ALERTS))
     producer = kafka.producer(settings)
 
     def send_flags(messages: Iterable[tuple[str, bytes]]) -> None:
         kafka.send(producer, topics.STOCKOUT_FLAGS, messages)
+
+    def tell(alert: Alert) -> None:
+        log.error("%s", alert.message)
+        producer.produce(topics.ALERTS, alert.encode(), key=alert.subject)
+        producer.poll(0)
 
     engine = RestockEngine(
         tables,
@@ -40,6 +49,7 @@ def running_engine(settings: Settings, tables: Tables) -> Iterator[RestockEngine
         lambda: datetime.now(UTC),
         approval_value=settings.orders.approval_value,
         upkeep=TableKeeper(tables, settings, OWNED).tick,
+        tell=tell,
     )
     engine.resume()
     engine.catch_up()
@@ -65,6 +75,7 @@ def running_engine(settings: Settings, tables: Tables) -> Iterator[RestockEngine
         raise failure[0]
     engine.catch_up()
     engine.save()
+    producer.flush(10)
 
 
 def start_restock(
