@@ -127,7 +127,7 @@ class CrashTest:
         kill = Kill(step.role, step.point, recovery)
         self.report.kills.append(kill)
         self.say(
-            f"{number:3d}  {step.role:9s} {step.point:26s} recovered in {recovery:5.1f} s; {self.report.events:6,d} "
+            f"{number:3d}  {step.role:10s} {step.point:29s} recovered in {recovery:5.1f} s; {self.report.events:6,d} "
             f"events, {self._watch.orders:5,d} orders" + "".join(f"\n     {line}" for line in self.report.violations)
         )
 
