@@ -63,18 +63,21 @@ class Report:
 
 
 def plan_of(minutes: float, seed: int) -> Plan:
-    """The restarts, at random times and by random signals, but none that disturbs the measured stretches."""
+    """The restarts: one before the first measured stretch, so that it is as old as a restarted process in the last one,
+    and the others at random times and by random signals in between, so that they disturb neither."""
     total = 60 * minutes
-    warm_up, window = min(75.0, total / 6), total / 6
+    prelude, settling = min(60.0, total / 12), total / 30
+    warm_up, window = min(75.0, total / 8), total / 6
+    begin = prelude + settling + warm_up
     chance = random.Random(f"soak-{seed}")
-    free_from, free_to = warm_up + window, total - window - warm_up - total / 30
+    free_from, free_to = begin + window, total - window - warm_up - settling
     count = max(2, round(minutes / 6))
     # One in each stretch of equal length, so that each life lasts a while.
     stretch = (free_to - free_from) / count
     signals = ["TERM", "KILL", *(chance.choice(("TERM", "KILL")) for _ in range(count - 2))]
     chance.shuffle(signals)
     times = [free_from + stretch * (place + 0.8 * chance.random()) for place in range(count)]
-    return Plan(total, warm_up, window, tuple(zip(times, signals, strict=True)))
+    return Plan(total, warm_up, begin, window, ((prelude, "TERM"), *zip(times, signals, strict=True)))
 
 
 def settings_of(home: Path, port: int, minutes: float) -> Settings:

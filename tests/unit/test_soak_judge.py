@@ -103,5 +103,7 @@ def test_batches_of_a_process_that_warms_up_do_not_count():
 def test_restarts_disturb_no_measured_stretch(minutes, seed):
     plan = plan_of(minutes, seed)
     assert {how for _, how in plan.restarts} == {"TERM", "KILL"}
-    for at, _ in plan.restarts:
+    before, *between = plan.restarts
+    assert before[0] + plan.warm_up < plan.first[0]
+    for at, _ in between:
         assert plan.first[1] < at < plan.last[0] - plan.warm_up
