@@ -5,8 +5,9 @@
   ones, both after the warm-up of the process that worked then.
 - *Memory* of the live job's Python and of its JVM is compared at the same ages of two lives: in the first window and
   in the last one. Both lives have begun with a restart on tables that hold events: reading them takes memory once
-  (some 110 MiB) that a start on an empty home does not. An event id that is remembered takes 24 bytes by design (twice that while runs are merged), and
-  what the run itself adds of them is allowed. The broker lives through all of it: its last third against its second.
+  (some 110 MiB) that a start on an empty home does not. An event id that is remembered takes 24 bytes by design (twice
+  that while runs are merged), and what the run itself adds of them is allowed. The broker lives through all of it: its
+  last third against its second.
 - *Disk*: tables and broker hold every event, so what is bounded is the bytes for each event sent: those of the last
   third against those of the second. The logs and checkpoints hold no events: their bytes are compared as they are.
 - *Files* of each table, and entries of its log: the largest number in the last third against that in the second.
