@@ -588,6 +588,39 @@ SHIPMENTS = Table(
 board; `set_aside`: events that its state did not allow; the arrival as forecast when last looked at, with its 80 %
 interval; `sequence`: place of its newest event in the order of ingestion."""
 
+LEAD_TIMES = Table(
+    "gold/lead_times",
+    _schema(
+        supplier_id=pa.string(),
+        location_id=pa.string(),
+        orders=pa.int64(),
+        arrived=pa.int64(),
+        **{f"{name}_days": pa.float64() for name in ("mean", "std", "q10", "q50", "q90", "stated", "stated_std")},
+        as_of=pa.date32(),
+        observed_at=TIME,
+    ),
+    "cluster_network",
+)
+"""How long a lane takes: its orders of the last year (`arrived`: those of which something came), drawn towards its
+supplier's and towards what its sourcing states."""
+
+NETWORK_CLUSTERS = Table(
+    "gold/network_clusters",
+    _schema(
+        **_text("kind member region"),
+        cluster=pa.int64(),
+        clusters=pa.int64(),
+        silhouette=pa.float64(),
+        stability=pa.float64(),
+        description=pa.string(),
+        features=pa.map_(pa.string(), pa.float64()),
+        as_of=pa.date32(),
+        clustered_at=TIME,
+    ),
+    "cluster_network",
+)
+"""Which suppliers and which locations (`kind`) are alike: the cluster of each, what it is like, in words."""
+
 ALL_TABLES: tuple[Table, ...] = (
     BRONZE_EVENTS,
     STOCK_MOVEMENTS,
@@ -619,4 +652,6 @@ ALL_TABLES: tuple[Table, ...] = (
     SUPPLIER_CALLS,
     POLICY_ACTIVATIONS,
     SHIPMENTS,
+    LEAD_TIMES,
+    NETWORK_CLUSTERS,
 )

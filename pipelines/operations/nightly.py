@@ -1,4 +1,4 @@
-"""What the scheduler calls: aggregate, train, promote, plan. Safe to run again; a failed night changes nothing."""
+"""What the scheduler calls: aggregate, train, promote, plan, look at the network. Safe to run again; a failed night changes nothing."""
 
 from __future__ import annotations
 
@@ -9,17 +9,27 @@ from datetime import UTC, date, datetime, timedelta
 
 from pyspark.sql import SparkSession
 
-from pipelines.contracts.tables import ALL_TABLES, CATALOG, DEMAND, PLANNING, PUBLISHED, STOCK_MOVEMENTS, TRAINING
+from pipelines.contracts.tables import (
+    ALL_TABLES,
+    CATALOG,
+    DEMAND,
+    NETWORK_CLUSTERS,
+    PLANNING,
+    PUBLISHED,
+    STOCK_MOVEMENTS,
+    TRAINING,
+)
 from pipelines.demand.aggregate import aggregate_demand
 from pipelines.errors import MissingDataError
 from pipelines.forecasting.passes import Progress
 from pipelines.forecasting.training import TrainingReport, train
 from pipelines.inventory.planning import PlanningReport, plan
 from pipelines.io.delta import Tables
+from pipelines.network.clustering import NetworkReport, cluster_network
 from pipelines.operations.maintenance import maintain_idle
 from pipelines.operations.settings import Settings
 
-OWNERS = {CATALOG, DEMAND, TRAINING, PLANNING, PUBLISHED.owner}
+OWNERS = {CATALOG, DEMAND, TRAINING, PLANNING, PUBLISHED.owner, NETWORK_CLUSTERS.owner}
 """Of the tables that a night keeps in order; the live ones are kept by the processes that write them."""
 
 log = logging.getLogger("stockcast.nightly")
@@ -32,6 +42,7 @@ class NightlyReport:
     as_of: date
     training: TrainingReport
     planning: PlanningReport
+    network: NetworkReport
 
 
 def run_nightly(
@@ -58,9 +69,10 @@ def run_nightly(
     aggregate_demand(spark, settings, tables, as_of)
     training = train(spark, settings, tables, as_of, clock(), progress)
     planning = plan(spark, settings, tables, as_of, clock())
+    network = cluster_network(settings, tables, as_of, clock())
     if settings.maintenance.enabled:
         maintain_idle(settings, tables, [table for table in ALL_TABLES if table.owner in OWNERS])
-    return NightlyReport(as_of, training, planning)
+    return NightlyReport(as_of, training, planning, network)
 
 
 def newest_complete_day(tables: Tables, now: datetime) -> date:
