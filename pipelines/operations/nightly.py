@@ -1,4 +1,5 @@
-"""What the scheduler calls: aggregate, train, promote, plan, look at the network. Safe to run again; a failed night changes nothing."""
+"""What the scheduler calls: aggregate, train, promote, plan, look at the network. Safe to run again; a failed night
+changes nothing."""
 
 from __future__ import annotations
 
