@@ -166,7 +166,8 @@ def direct_shapes(rate: Floats, batch: SeriesBatch, days: int) -> Floats:
     first = batch.end + timedelta(days=1)
     means = np.empty((len(batch), days, 24))
     for timezone, rows in _by_timezone(batch):
-        means[rows] = rate.reshape(-1, 168)[rows][:, local_cells(timezone, first, days)].reshape(-1, days, 24)
+        cells = rate.reshape(-1, 168)[rows][:, local_cells(timezone, first, days)]
+        means[rows] = cells.reshape(len(cells), days, 24)  # there may be no days
     return means
 
 
