@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from confluent_kafka import KafkaException
 from confluent_kafka.admin import (
     AdminClient,
     NewTopic,
@@ -126,18 +127,20 @@ def secure_broker(folder: Path, port: int, controller_port: int) -> Iterator[Sec
 
 def _make_topics(broker: SecureBroker, process: subprocess.Popen[bytes], log: Path) -> None:
     names = (*topics.INPUT_TOPICS, *topics.OUTPUT_TOPICS)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while True:
-        wanted = [NewTopic(name, 2, 1, config={"message.timestamp.type": "LogAppendTime"}) for name in names]
         try:
-            for future in broker.admin.create_topics(wanted, request_timeout=5).values():
-                future.result(10)
-        except Exception:
+            missing = set(names) - set(broker.admin.list_topics(timeout=5).topics)
+            wanted = [NewTopic(name, 2, 1, config={"message.timestamp.type": "LogAppendTime"}) for name in missing]
+            for future in broker.admin.create_topics(wanted, request_timeout=10).values() if wanted else ():
+                future.result(15)
+        except KafkaException:
             assert process.poll() is None, log.read_text()[-3000:]
             assert time.monotonic() < deadline, log.read_text()[-3000:]
             time.sleep(0.3)
         else:
-            return
+            if not missing:
+                return
 
 
 def _properties(folder: Path, port: int, controller_port: int, broker_file: Path, ca_file: Path) -> str:

@@ -3,6 +3,7 @@ Spark's are derived from them in `pipelines.io`."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -15,6 +16,9 @@ QUANTILES = (0.05, 0.10, 0.25, 0.50, 0.75, 0.90, 0.95)
 QUANTILE_COLUMNS = tuple(f"q{round(100 * p):02d}" for p in QUANTILES)
 
 
+_NAME = re.compile("[a-z][a-z_]{0,62}/[a-z][a-z_]{0,62}")
+
+
 @dataclass(frozen=True)
 class Table:
     """A Delta table: `name` is its path below the tables folder, `owner` the job that writes it."""
@@ -23,6 +27,11 @@ class Table:
     schema: pa.Schema
     owner: str
     partition_by: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """The name becomes a path: whatever could lead elsewhere is refused."""
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(f"{self.name!r} is no table's name; expected folder/table in lower case")
 
 
 def _schema(**columns: pa.DataType) -> pa.Schema:

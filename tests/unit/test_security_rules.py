@@ -109,6 +109,14 @@ def test_tables_and_topics_have_names_from_a_pattern():
         assert re.fullmatch(r"[a-z][a-z_]*(\.[a-z][a-z_]*)?", topic), topic
 
 
+@pytest.mark.parametrize(
+    "name", ["silver/../../etc", "/etc/passwd", "silver", "silver/a/b", "Silver/x", "silver/x;", ""]
+)
+def test_a_table_with_another_name_cannot_be_made(name):
+    with pytest.raises(ValueError, match="is no table's name"):
+        contract.Table(name, contract.PRODUCTS.schema, "nobody")
+
+
 def test_no_setting_names_a_table_or_a_topic():
     """What is written where is stated in the contract alone; nobody can point a job at another table or topic."""
     sections = {name: field.annotation for name, field in Settings.model_fields.items()}
