@@ -22,6 +22,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+from tenacity import Retrying, stop_after_delay, wait_fixed
 
 from pipelines.contracts import topics
 from pipelines.contracts.identifiers import identifier
@@ -59,6 +60,7 @@ Place = tuple[int, int]
 """Partition and offset."""
 
 NEW_PARTITIONS_SECONDS = 10.0
+SAVING_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,7 @@ class OrderSender:
         # Assigned by hand: as the one member of a group we would wait for our killed predecessor to be given up.
         self._consumer: Consumer = kafka.consumer(settings, GROUP, **{"enable.partition.eof": True})
         self._partitions: set[int] = set()
+        self._begun: dict[int, int] = {}
         self._looked_at = 0.0
 
     def run(self, stopped: Callable[[float], bool]) -> None:
@@ -184,6 +187,7 @@ class OrderSender:
             self._looked_at = 0.0
             return
         for place in saved:
+            self._begun[place.partition] = int(place.metadata or 0)
             place.offset = place.offset if place.offset >= 0 else OFFSET_BEGINNING
         self._consumer.incremental_assign(saved)
         self._partitions.update(new)
@@ -202,21 +206,41 @@ class OrderSender:
         if not found:
             return
         called_off = self._called_off([order_id for order_id, *_ in found])
-        repeated = []
+        repeated: list[tuple[str, Place]] = []
+        withdrawn: list[tuple[Answer, list[Place]]] = []
+        new: list[tuple[str, bytes, Place]] = []
         for order_id, payload, place in found:
             if order_id in self._underway:
                 self._underway[order_id].places.append(place)
             elif order_id in self._known:
                 repeated.append((order_id, place))
-            elif order_id in called_off:
+            elif order_id in called_off and place[1] >= self._begun.get(place[0], 0):
                 why = f"{called_off[order_id]} before it was sent"
-                self._finish([(Answer(order_id, WITHDRAWN, 0, "", why, 0), [place])])
+                withdrawn.append((Answer(order_id, WITHDRAWN, 0, "", why, 0), [place]))
             else:
-                self._start(order_id, payload, [place])
+                new.append((order_id, payload, place))
+        self._finish(withdrawn)
         if repeated:
             rows = self._tables.read(SUPPLIER_CALLS, where=pc.field("order_id").isin([name for name, _ in repeated]))
             self._tell(list(newest_calls(rows.to_pylist()).values()))
             self._end(place for _, place in repeated)
+        if new:
+            self._begin(place for *_, place in new)
+        for order_id, payload, place in new:
+            self._start(order_id, payload, [place])
+
+    def _begin(self, places: Iterable[Place]) -> None:
+        """Save, before they are called, up to where orders were called: one that was called off while we were dead may
+        be with the supplier, so it is called again to learn that.
+
+        Raises:
+            KafkaException: the broker does not take it; nothing was called.
+        """
+        for partition, offset in places:
+            self._begun[partition] = max(offset + 1, self._begun.get(partition, 0))
+        for attempt in Retrying(stop=stop_after_delay(SAVING_SECONDS), wait=wait_fixed(0.5), reraise=True):
+            with attempt:
+                self._save(self._places.done())
 
     def _start(self, order_id: str, payload: bytes, places: list[Place]) -> None:
         answer = asyncio.run_coroutine_threadsafe(self._api.send(order_id, payload), self._loop)
@@ -284,12 +308,20 @@ class OrderSender:
     def _end(self, places: Iterable[Place]) -> None:
         for place in places:
             self._places.end(place)
-        moved = [TopicPartition(topics.RESTOCK_ORDERS, *place) for place in self._places.moved()]
+        moved = self._places.moved()
         if moved:
             try:
-                self._consumer.commit(offsets=moved, asynchronous=False)
+                self._save(moved)
             except KafkaException as error:
                 log.warning("the place in %s was not saved: %s", topics.RESTOCK_ORDERS, error.args[0].str())
+
+    def _save(self, places: list[Place]) -> None:
+        """Places go into the group's offsets; up to where orders were called goes into their metadata."""
+        saved = [
+            TopicPartition(topics.RESTOCK_ORDERS, partition, offset, metadata=str(self._begun.get(partition, 0)))
+            for partition, offset in places
+        ]
+        self._consumer.commit(offsets=saved, asynchronous=False)
 
     def _store(self, rows: list[Row]) -> None:
         if rows:
@@ -334,10 +366,14 @@ class _Places:
 
     def moved(self) -> list[Place]:
         """(partition, next place) where everything before the place is done, if it was not so before."""
-        done = {partition: min(self._open[partition], default=end) for partition, end in self._next.items()}
-        moved = [(partition, place) for partition, place in done.items() if self._saved.get(partition) != place]
-        self._saved = done
+        done = self.done()
+        moved = [place for place in done if self._saved.get(place[0]) != place[1]]
+        self._saved = dict(done)
         return moved
+
+    def done(self) -> list[Place]:
+        """(partition, next place) where everything before the place is done."""
+        return [(partition, min(self._open[partition], default=end)) for partition, end in self._next.items()]
 
 
 def _row(answer: Answer, now: datetime) -> Row:

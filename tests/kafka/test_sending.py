@@ -179,6 +179,25 @@ def test_an_order_called_off_before_it_was_sent_is_not_sent(chain, publish, supp
     assert names[0] not in supplier.effects
 
 
+def test_an_order_called_off_after_it_was_called_is_not_taken_for_unsent(chain, publish, supplier):
+    # given an order that the supplier has, whose answer died with the sender, and that is then called off
+    (called,) = publish(1)
+    assert run_job(chain, "supplier.after_call") == -signal.SIGKILL
+    assert called in supplier.effects
+    (unsent,) = publish(1)
+    now = datetime.now(UTC)
+    rows = [
+        {"event_id": f"d-{name}", "event_time": now, "order_id": name, "status": "rejected", "ingested_at": now}
+        for name in (called, unsent)
+    ]
+    Tables(chain).append(ORDER_STATUS, pa.Table.from_pylist(rows, schema=ORDER_STATUS.schema))
+    # when the sender goes on
+    assert run_job(chain) == 0
+    # then what the supplier has is known to be sent, and the other is withdrawn
+    assert outcomes(chain, [called, unsent]) == {called: ["acknowledged"], unsent: ["withdrawn"]}
+    assert unsent not in supplier.effects
+
+
 @pytest.mark.parametrize("failpoint", ["supplier.after_call:5", "supplier.after_storing"])
 def test_killed_after_the_call_or_after_its_answer_each_order_still_has_one_effect(chain, publish, supplier, failpoint):
     # given orders, and a sender that dies
