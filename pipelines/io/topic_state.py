@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from confluent_kafka import KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, OffsetSpec
 
 from pipelines.errors import BrokerError
 
 SECONDS = 15.0
+PASSING = (
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError._UNKNOWN_PARTITION,
+)
 
 
 @dataclass(frozen=True)
@@ -71,14 +78,22 @@ def topic_states(client: AdminClient, names: Sequence[str]) -> dict[str, TopicSt
 
 
 def _offsets(client: AdminClient, places: Iterable[TopicPartition], spec: OffsetSpec) -> dict[tuple[str, int], int]:
-    wanted = dict.fromkeys(places, spec)
-    if not wanted:
-        return {}
-    found = {}
-    futures: dict[TopicPartition, Future[ListOffsetsResultInfo]] = client.list_offsets(wanted, request_timeout=SECONDS)
-    for place, future in futures.items():
-        try:
-            found[(place.topic, place.partition)] = int(future.result().offset)
-        except KafkaException as error:
-            raise BrokerError(f"{place.topic}[{place.partition}] cannot be looked at: {error.args[0].str()}") from None
+    """A topic that was just created, or whose broker just came back, has no leader for a moment: that passes."""
+    wanted = list(places)
+    found: dict[tuple[str, int], int] = {}
+    deadline = time.monotonic() + SECONDS
+    while wanted:
+        futures: dict[TopicPartition, Future[ListOffsetsResultInfo]] = client.list_offsets(
+            dict.fromkeys(wanted, spec), request_timeout=SECONDS
+        )
+        for place, future in futures.items():
+            try:
+                found[(place.topic, place.partition)] = int(future.result().offset)
+            except KafkaException as error:
+                if error.args[0].code() not in PASSING or time.monotonic() > deadline:
+                    said = error.args[0].str()
+                    raise BrokerError(f"{place.topic}[{place.partition}] cannot be looked at: {said}") from None
+        wanted = [place for place in wanted if (place.topic, place.partition) not in found]
+        if wanted:
+            time.sleep(0.2)
     return found
