@@ -7,8 +7,8 @@ import shutil
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -77,8 +77,14 @@ def run_demo(settings: Settings, *, keep_broker: bool = False) -> None:
     _summary(console, settings, tables, nightly, found, time.monotonic() - started)
 
 
-def run_live_demo(settings: Settings, rate: float) -> None:
-    """Keep the demo's chain running until Ctrl-C; prepares it first where the home is empty."""
+def run_live_demo(
+    settings: Settings, rate: float, dashboard: Callable[[], AbstractContextManager[str]] | None = None
+) -> None:
+    """Keep the demo's chain running until Ctrl-C; prepares it first where the home is empty.
+
+    Args:
+        dashboard: runs one beside the chain while it is entered, and gives its address.
+    """
     console = Console(highlight=False)
     prepared = (settings.home_path / MARKER).exists()
     with _running_broker(settings, console, fresh=not prepared, keep=False):
@@ -88,7 +94,9 @@ def run_live_demo(settings: Settings, rate: float) -> None:
             if not prepared:
                 _prepare(spark, settings, tables, console)
             _step(console, f"Live at {rate:g} events a second; Ctrl-C ends it. `stockcast status` in another terminal")
-            with _live_pipeline(settings) as stop, shown_progress(console) as progress:
+            with _live_pipeline(settings) as stop, ExitStack() as beside, shown_progress(console) as progress:
+                if dashboard is not None:
+                    console.print(f"  the dashboard: [bold]{beside.enter_context(dashboard())}[/]", soft_wrap=True)
                 simulate_live(settings, None, LiveOptions(rate=rate), progress, stop)
         except KeyboardInterrupt:
             console.print("stopping ...")

@@ -45,10 +45,11 @@ def demo(config: ConfigOption = None, overrides: SetOption = None, keep: bool = 
 
 @app.command()
 def live(config: ConfigOption = None, overrides: SetOption = None, rate: float = 20.0) -> None:
-    """The demo's chain kept running at RATE events a second, until Ctrl-C."""
+    """The demo's chain kept running at RATE events a second with its dashboard, until Ctrl-C."""
     from pipelines.operations.demo import run_live_demo
 
-    run_live_demo(settings_from(config, overrides), rate)
+    settings = settings_from(config, overrides)
+    run_live_demo(settings, rate, lambda: dashboard.dashboard_process(settings, config or (), overrides or ()))
 
 
 @app.command("settings")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 
-from nicegui import Client
+from nicegui import Client, background_tasks
 
 from pipelines.serving.dashboard.store import Store
 
@@ -18,11 +18,14 @@ log = logging.getLogger("stockcast.dashboard")
 FAILURE_PAUSE = 2.0
 
 
+Show = Callable[[], Awaitable[None] | None]
+
+
 @dataclass(eq=False)
 class _Subscription:
     client: Client
     topic: str
-    show: Callable[[], None]
+    show: Show
 
 
 class Feed:
@@ -40,7 +43,7 @@ class Feed:
         self._asked = asyncio.Event()
         self.failure: str | None = None
 
-    def subscribe(self, client: Client, topic: str, show: Callable[[], None]) -> None:
+    def subscribe(self, client: Client, topic: str, show: Show) -> None:
         """Call `show` whenever the topic changed, until the client is gone."""
         subscription = _Subscription(client, topic, show)
         self._subscriptions.append(subscription)
@@ -82,10 +85,17 @@ class Feed:
             return
         try:
             with subscription.client:
-                subscription.show()
+                waited = subscription.show()
+                if waited is not None:
+                    background_tasks.create(_in_page(subscription.client, waited))
         except Exception:
             log.exception("a page could not be brought up to date")
 
     def _remove(self, subscription: _Subscription) -> None:
         if subscription in self._subscriptions:
             self._subscriptions.remove(subscription)
+
+
+async def _in_page(client: Client, waited: Awaitable[None]) -> None:
+    with client:
+        await waited

@@ -127,6 +127,14 @@ def stream_lines(batches: Iterable[Batch], ends: Mapping[tuple[str, int], int], 
     ]
 
 
+def batch_sizes(batches: Iterable[Batch], limit: int) -> tuple[tuple[datetime, int], ...]:
+    """Records of the newest batches, all topics together, with the time that each was finished."""
+    sizes: dict[datetime, int] = {}
+    for batch in batches:
+        sizes[batch.finished_at] = sizes.get(batch.finished_at, 0) + batch.consumed
+    return tuple(sizes.items())[-limit:]
+
+
 def lag_of(topic: str, end_offsets: str | None, ends: Mapping[tuple[str, int], int]) -> int | None:
     """Offsets between what was taken in and the end of a topic; None where no batch is known. Transaction markers
     count, so a topic that is written in transactions never comes to 0."""

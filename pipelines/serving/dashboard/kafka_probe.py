@@ -69,7 +69,8 @@ class KafkaProbe:
                     clients = [kafka.consumer(self._settings, name) for name in ("stockcast-dashboard", GROUP)]
                 self._look(*clients)
             except (KafkaException, StockcastError) as error:
-                log.info("Kafka does not answer: %s", error)
+                if self.state.answers or self.looks == 0:
+                    log.warning("Kafka does not answer: %s", error)
                 self.state = KafkaState()
                 _close(clients)
                 clients = []

@@ -221,3 +221,11 @@ def _amount(seconds: float) -> str | None:
     if seconds < 172_800:
         return f"{seconds / 3600:.0f} h"
     return f"{seconds / 86_400:.0f} days" if seconds < 60 * 86_400 else None
+
+
+def severity_text(name: str, said: str) -> None:
+    """A severity's shape and colour beside other words."""
+    colour, shape = SEVERITY.get(name, SEVERITY["info"])
+    with box("chip", "span"):
+        span(shape, "shape").style(f"color: {colour}")
+        span(said)

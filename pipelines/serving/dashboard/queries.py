@@ -8,7 +8,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from pipelines.io.delta import Tables
 from pipelines.operations.settings import Settings
-from pipelines.serving.dashboard.finder import SeriesFinder
+from pipelines.serving.dashboard.finder import FoundPage, SeriesFinder
 from pipelines.serving.dashboard.stock import PolicyShelf
 
 P = ParamSpec("P")
@@ -30,7 +30,12 @@ class Queries:
         with self._lock:
             return query(self._tables, *arguments, **named)
 
-    def search(self, *arguments: Any) -> Any:
+    def search(self, *arguments: Any) -> FoundPage:
         """As `SeriesFinder.search`."""
         with self._lock:
             return self.finder.search(*arguments)
+
+    def categories(self) -> list[str]:
+        """As `SeriesFinder.categories`."""
+        with self._lock:
+            return self.finder.categories()

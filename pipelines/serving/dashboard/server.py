@@ -58,6 +58,7 @@ def dashboard_server(settings: Settings, started: Callable[[str], None]) -> Iter
             host=settings.dashboard.host,
             port=settings.dashboard.port,
             log_config=None,
+            log_level="warning",
             access_log=False,
             server_header=False,
             timeout_keep_alive=75,

@@ -20,7 +20,7 @@ from pipelines.serving.dashboard.alerts import OPEN, AlertBoard
 from pipelines.serving.dashboard.catalog import Catalog, CatalogSource
 from pipelines.serving.dashboard.conditions import Facts, conditions
 from pipelines.serving.dashboard.counters import Counters
-from pipelines.serving.dashboard.health import QuarantineSource, ReasonLine, StreamLine, stream_lines
+from pipelines.serving.dashboard.health import QuarantineSource, ReasonLine, StreamLine, batch_sizes, stream_lines
 from pipelines.serving.dashboard.kafka_probe import KafkaProbe
 from pipelines.serving.dashboard.stock import PolicyShelf
 from pipelines.serving.dashboard.totals import TotalsSource, TotalsView
@@ -33,6 +33,7 @@ WAITING, WATCH, COUNTERS, TOTALS, HEALTH, ALERTS = "waiting", "watch", "counters
 """What a page can be told of."""
 
 SHOWN_WATCHED = 25
+SHOWN_BATCHES = 120
 SLOW_SECONDS = 5.0
 """Between two looks at what changes by the night or the hour."""
 
@@ -84,6 +85,7 @@ class Store:
         self.watched: tuple[WatchedSeries, ...] = ()
         self.counters = CountersView(0.0, None, 0, 0, 0, 0, None, 0)
         self.streams: tuple[StreamLine, ...] = ()
+        self.batch_sizes: tuple[tuple[datetime, int], ...] = ()
         self.ready = False
 
     @property
@@ -106,6 +108,11 @@ class Store:
         """Released orders that have not left; 0 while that is not known."""
         relayed = self.kafka.state.relayed
         return 0 if relayed is None else max(0, self._counters.decided - relayed)
+
+    @property
+    def unsent_decisions(self) -> int:
+        """Recorded, and not in Kafka yet."""
+        return self._unsent()
 
     def poll(self) -> set[str]:
         """Look at every table once; what changed."""
@@ -143,6 +150,8 @@ class Store:
         state = self.kafka.state
         lines = tuple(stream_lines(self._counters.batches, state.ends, state.answers))
         moved, self.streams = lines != self.streams, lines
+        if moved:
+            self.batch_sizes = batch_sizes(self._counters.batches, SHOWN_BATCHES)
         return moved
 
     def _count(self, now: datetime, changed: set[str]) -> None:

@@ -1,0 +1,135 @@
+"""Network: places, what is on its way to them and how likely it is late, where it stands, and the suppliers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import Request
+from nicegui import ui
+from starlette.responses import RedirectResponse
+
+from pipelines.serving.dashboard import network, parts
+from pipelines.serving.dashboard.frame import Dashboard, Page, frame, loading
+
+SHOWN = 60
+AGAIN_SECONDS = 15.0
+TONES = {"likely late": "critical", "perhaps late": "high", "on time": "low", "not rated": "info"}
+
+
+def register(dashboard: Dashboard) -> None:
+    """The page at `/network`."""
+
+    @ui.page("/network")
+    async def page(request: Request) -> RedirectResponse | None:
+        if (session := dashboard.session(request)) is None:
+            return RedirectResponse("/login")
+        with frame(dashboard, session, request, "Network") as shown:
+            await shown.client.connected()
+            body = parts.box("main-in")
+            with body, parts.card(), loading("Reading the network ..."):
+                view = await _read(shown)
+            body.clear()
+            with body:
+                _show(shown, view)
+        return None
+
+
+async def _read(page: Page) -> network.NetworkView:
+    dashboard = page.dashboard
+    return await dashboard.ask(dashboard.queries, network.network_view, dashboard.clock())
+
+
+def _show(page: Page, view: network.NetworkView) -> None:
+    if not view.locations and not view.under_way:
+        with parts.card():
+            parts.empty("No network yet", "Places and suppliers come with the catalog: jobs/load_catalog.py.")
+        return
+    with parts.box("stats"):
+        figures = [parts.Stat(name) for name in ("Places", "Suppliers", "Shipments under way", "Likely late")]
+    with parts.card("Places and shipments", "by longitude and latitude"), parts.box("pad-b"):
+        plot = ui.plotly(network.network_figure(view)).classes("plot")
+    with parts.box("grid wide-left"):
+        shipments = parts.box()
+        stands = parts.box()
+    with parts.card("Suppliers"):
+        _suppliers(view)
+
+    def fill(found: network.NetworkView) -> None:
+        late = sum(1 for row in found.shipments if (row["late_probability"] or 0.0) >= network.LATE)
+        shown = (len(found.locations), len(found.suppliers), found.under_way, late)
+        for figure, value in zip(figures, shown, strict=True):
+            figure.show(parts.number(value))
+        shipments.clear()
+        stands.clear()
+        with shipments:
+            _shipments(page, found)
+        with stands:
+            _nodes(found)
+
+    async def again() -> None:
+        fresh = await _read(page)
+        if not page.client.is_deleted and fresh != view:
+            plot.update_figure(network.network_figure(fresh))
+            fill(fresh)
+
+    fill(view)
+    ui.timer(AGAIN_SECONDS, again, immediate=False)
+
+
+def _shipments(page: Page, view: network.NetworkView) -> None:
+    now = page.dashboard.clock()
+    with parts.card("Shipments under way", "the likeliest late first"):
+        if not view.shipments:
+            parts.empty(
+                "No shipments under way", "They appear as shipments.events arrive and jobs/live.py follows them."
+            )
+            return
+        columns = [("Shipment", False), ("To", False), ("Where", False), ("Expected", True), ("Late?", False)]
+        parts.table(columns, [_shipment(row, now) for row in view.shipments[:SHOWN]])
+
+
+def _shipment(row: dict[str, Any], now: Any) -> list[Any]:
+    name, _, _ = network.risk_class(row["late_probability"])
+
+    def what() -> None:
+        parts.text(row["shipment_id"], "strong")
+        parts.text(f"{row['carrier_id'] or '–'}, {row['mode'] or '–'}", "soft small")
+
+    def late() -> None:
+        parts.severity_text(TONES[name], f"{name} {parts.percent(row['late_probability'])}")
+        for reason in (row["reasons"] or ())[:2]:
+            parts.text(reason, "soft tiny")
+
+    expected = row["expected_arrival"] or row["eta"] or row["promised"]
+    where = f"{row['node'] or '–'} ({str(row['state']).replace('_', ' ')})"
+    return [what, row["destination"] or "–", where, parts.when(expected, now), late]
+
+
+def _nodes(view: network.NetworkView) -> None:
+    with parts.card("Where they stand", "most likely late first"):
+        if not view.nodes:
+            parts.empty("Nowhere")
+            return
+        rows = [
+            [line.node, parts.number(line.shipments), parts.number(line.likely_late), f"{line.median_hours:,.0f} h"]
+            for line in view.nodes[:15]
+        ]
+        parts.table([("Node", False), ("Shipments", True), ("Likely late", True), ("There for", True)], rows)
+
+
+def _suppliers(view: network.NetworkView) -> None:
+    if not view.suppliers:
+        parts.empty("No suppliers in the catalog")
+        return
+    rows = [
+        [
+            row["name"] or row["supplier_id"],
+            row["region"] or "–",
+            parts.number(row["series"]),
+            "–" if row["lead_time_days"] is None else f"{row['lead_time_days']:.1f} days",
+            parts.number(row["open_orders"]),
+        ]
+        for row in view.suppliers
+    ]
+    columns = [("Supplier", False), ("Region", False), ("Series", True), ("Lead time", True), ("Open orders", True)]
+    parts.table(columns, rows)
