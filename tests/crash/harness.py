@@ -63,7 +63,7 @@ class CrashTest:
     place: Place
     say: Say
     events: int = 250
-    patience: float = 150.0
+    patience: float = 300.0
     every: int = 25
     stopped_seconds: float = STOPPED_SECONDS
     roles: tuple[str, ...] = TOGETHER

@@ -20,11 +20,15 @@ def run_kills(home: Path, seed: int, kills: int, say: Say, series: int = 200) ->
 
 
 def run_mutant(home: Path, name: str, seed: int, say: Say) -> list[str]:
-    """The rules that a fault violates; none when it was not found."""
+    """The rules that a fault violates; none when it was not found.
+
+    A chain that does not even come to rest counts as not found: what is then unfinished would be taken for lost.
+    """
     mutant = MUTANTS[name]
-    test = CrashTest(place(home, seed, 40, name), lambda line: None, patience=45.0)
+    test = CrashTest(place(home, seed, 40, name), lambda line: None)
     found = test.run(mutant.steps)
-    caught = rules_of(found.violations)
+    rules = rules_of(found.violations)
+    caught = [] if "R0" in rules else rules
     example = found.violations[0] if found.violations else "nothing was found"
     say(f"fault: {mutant.title}: {', '.join(caught) or 'NOT CAUGHT'} in {found.seconds:.0f} s ({example})")
     return caught
