@@ -37,8 +37,8 @@ RIGHTS: dict[str, Rights] = {
     "relay_orders": Rights((RESTOCK_ORDERS,), (RESTOCK_ORDERS, ORDER_STATUS), (_RELAY,), (_RELAY,)),
     "send_orders": Rights((RESTOCK_ORDERS,), (ORDER_STATUS, ALERTS), ("stockcast-suppliers",)),
     "aggregate_totals": Rights(write=(DEMAND_TOTALS,)),
-    # A night brings the totals up to its day, too.
-    "nightly": Rights(write=(DEMAND_TOTALS,)),
+    # Corrections of what came twice, and the totals where no live process keeps them.
+    "nightly": Rights(write=(INVENTORY_MOVEMENTS, ALERTS, DEMAND_TOTALS)),
     "order_api": Rights(write=(ORDER_STATUS,)),
     "simulate": Rights((RESTOCK_ORDERS,), (POS_SALES, INVENTORY_MOVEMENTS, SHIPMENT_EVENTS, ORDER_STATUS)),
 }

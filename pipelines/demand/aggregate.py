@@ -11,6 +11,7 @@ from pipelines.contracts.tables import DEMAND, STOCK_MOVEMENTS
 from pipelines.demand.demand import DAY, HOUR, daily_sales, demand_per, hourly_sales, stockouts, until
 from pipelines.demand.totals import run_totals
 from pipelines.errors import OwnershipError
+from pipelines.ingestion.late_duplicates import first_rows
 from pipelines.io.delta import Tables
 from pipelines.io.ownership import ownership
 from pipelines.operations.settings import Settings
@@ -32,16 +33,18 @@ def aggregate_demand(spark: SparkSession, settings: Settings, tables: Tables, as
         BrokerError: totals have to be sent and Kafka does not take them.
     """
     with ownership(settings, DEMAND):
-        _write_demand(spark, tables, as_of)
+        write_demand(spark, tables, as_of)
     try:
         run_totals(spark, settings, tables, once=True)
     except OwnershipError as error:
         log.info("totals are being kept live, nothing to do for them here: %s", error)
 
 
-def _write_demand(spark: SparkSession, tables: Tables, as_of: date | None) -> None:
+def write_demand(spark: SparkSession, tables: Tables, as_of: date | None) -> None:
+    """Compute hourly and daily demand anew; the caller owns them."""
     ledger = until(tables.frame(spark, STOCK_MOVEMENTS), as_of)
-    per_hour, out_of_stock = hourly_sales(ledger).persist(), stockouts(ledger).persist()
+    # What came twice was sold once. Its stock is put right by an adjustment, so all rows count there.
+    per_hour, out_of_stock = hourly_sales(first_rows(ledger)).persist(), stockouts(ledger).persist()
     try:
         tables.overwrite_frame(HOUR.table, demand_per(HOUR, per_hour, out_of_stock))
         tables.overwrite_frame(DAY.table, demand_per(DAY, daily_sales(per_hour), out_of_stock))

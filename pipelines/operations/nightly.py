@@ -10,6 +10,8 @@ from datetime import UTC, date, datetime, timedelta
 
 from pyspark.sql import SparkSession
 
+from pipelines.contracts import topics
+from pipelines.contracts.alerts import Alert
 from pipelines.contracts.tables import (
     ALL_TABLES,
     CATALOG,
@@ -21,10 +23,13 @@ from pipelines.contracts.tables import (
     TRAINING,
 )
 from pipelines.demand.aggregate import aggregate_demand
-from pipelines.errors import MissingDataError
+from pipelines.errors import BrokerError, MissingDataError
 from pipelines.forecasting.passes import Progress
 from pipelines.forecasting.training import TrainingReport, train
+from pipelines.ingestion.late_duplicates import Messages, correct_late_duplicates
 from pipelines.inventory.planning import PlanningReport, plan
+from pipelines.io import kafka
+from pipelines.io.alerts import send_alerts
 from pipelines.io.delta import Tables
 from pipelines.network.clustering import NetworkReport, cluster_network
 from pipelines.operations.maintenance import maintain_idle
@@ -67,6 +72,7 @@ def run_nightly(
     """
     as_of = as_of or newest_complete_day(tables, clock())
     log.info("nightly run as of %s", as_of)
+    _correct_late_duplicates(spark, settings, tables, clock())
     aggregate_demand(spark, settings, tables, as_of)
     training = train(spark, settings, tables, as_of, clock(), progress)
     planning = plan(spark, settings, tables, as_of, clock())
@@ -74,6 +80,21 @@ def run_nightly(
     if settings.maintenance.enabled:
         maintain_idle(settings, tables, [table for table in ALL_TABLES if table.owner in OWNERS])
     return NightlyReport(as_of, training, planning, network)
+
+
+def _correct_late_duplicates(spark: SparkSession, settings: Settings, tables: Tables, now: datetime) -> None:
+    """Without a broker the next night does it: forecasts do not wait for it."""
+
+    def send(messages: Messages) -> None:
+        kafka.send(kafka.producer(settings), topics.INVENTORY_MOVEMENTS, messages)
+
+    def tell(alerts: list[Alert]) -> None:
+        send_alerts(kafka.producer(settings), alerts)
+
+    try:
+        correct_late_duplicates(spark, tables, now, send, tell)
+    except BrokerError as error:
+        log.warning("late duplicates are corrected another night: %s", error)
 
 
 def newest_complete_day(tables: Tables, now: datetime) -> date:
