@@ -21,6 +21,7 @@ from pipelines.contracts.tables import (
 from pipelines.ingestion.ingestor import Ingestor
 from pipelines.ingestion.seen import SeenIds, id_key
 from pipelines.operations.settings import IngestSettings
+from tests.chain import plant_catalog
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -137,6 +138,47 @@ def test_a_batch_that_died_half_way_comes_out_the_same(tables, monkeypatch, dies
     assert tables.read(QUARANTINE).num_rows == 2
     assert tables.read(SHIPMENT_EVENTS).num_rows == 1
     assert sorted(tables.read(STOCK_MOVEMENTS, ("sequence",)).column(0).to_pylist()) == [1, 2]
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["checkpoint kept", "checkpoint lost"])
+@pytest.mark.parametrize("learns", [True, False], ids=["learns", "forgets"])
+@pytest.mark.parametrize("dies_after", [table.name for table in (BRONZE_EVENTS, QUARANTINE, STOCK_MOVEMENTS)])
+def test_a_catalog_that_changes_while_a_batch_lies_half_written_changes_no_verdict(
+    tables, monkeypatch, dies_after, learns, lost
+):
+    # given a process that dies after one of the commits of a batch, and a catalog that changes before the next starts
+    few, many = [("s-1", "p-1")], [("s-1", "p-1"), ("s-1", "p-2")]
+    plant_catalog(tables, few if learns else many)
+    raw = Topic().records(sale("e-1"), sale("e-2", sku="p-2"), sale("e-3"), sale("e-1", quantity=4), b"?")
+    ingestor, append = open_ingestor(tables), tables.append
+
+    def dying(table, *arguments, **options):
+        written = append(table, *arguments, **options)
+        if table.name == dies_after:
+            raise KeyboardInterrupt
+        return written
+
+    monkeypatch.setattr(tables, "append", dying)
+    with pytest.raises(KeyboardInterrupt):
+        ingestor.take_in(0, raw)
+    monkeypatch.undo()
+    plant_catalog(tables, many if learns else few)
+    # when the next process goes on, from its checkpoint or without one
+    if lost:
+        open_ingestor(tables, new_stream=True)
+    else:
+        open_ingestor(tables).take_in(0, raw)
+    # then each record is in one place, and counted there
+    good, quarantine = ids(tables), tables.read(QUARANTINE, ("offset",)).column(0).to_pylist()
+    assert counts(tables) == (5, len(good), len(quarantine), 0, 0)
+    assert len(good) + len(quarantine) == 5
+    assert ("e-2" in good) != (1 in quarantine)
+    written = dies_after != BRONZE_EVENTS.name
+    assert ("e-2" in good) == (not learns if written else learns)
+    assert tables.read(BRONZE_EVENTS).num_rows == 5
+    # and doing it again changes nothing
+    open_ingestor(tables, new_stream=True)
+    assert counts(tables)[0] == 5
 
 
 def test_the_sequence_orders_all_silver_tables(tables):
