@@ -8,9 +8,10 @@ from datetime import UTC, date, datetime, timedelta
 import pyarrow as pa
 import pytest
 
-from pipelines.contracts.tables import ORDER_OUTBOX, ORDER_STATUS, STOCK_MOVEMENTS
+from pipelines.contracts.tables import INVENTORY_POLICIES, ORDER_OUTBOX, ORDER_STATUS, STOCK_MOVEMENTS
 from pipelines.ingestion.ingestor import TakenIn
 from pipelines.inventory.stockout import demand_between
+from pipelines.io.delta import Tables
 from pipelines.operations.settings import RestockSettings
 from pipelines.restocking.decisions import decode_order
 from pipelines.restocking.degradation import fixed_rule
@@ -26,11 +27,10 @@ SERIES = [("s-1", "p-1"), ("s-1", "p-2")]
 class Ledger:
     """Ledger rows for an engine, a sale at a time."""
 
-    def __init__(self, tables, **settings):
+    def __init__(self, tables, settings=None):
+        self.settings = settings
         self.tables, self.sequence, self.flags, self.alerts = tables, 0, [], []
-        self.engine = RestockEngine(
-            tables, RestockSettings(**settings), self.flags.extend, lambda: END, tell=self.alerts.append
-        )
+        self.engine = RestockEngine(tables, RestockSettings(), self.flags.extend, lambda: END, tell=self.alerts.append)
         self.engine.resume()
 
     def event(self, hours, kind, quantity, sku="p-1"):
@@ -51,9 +51,9 @@ class Ledger:
 
 
 @pytest.fixture
-def ledger(tables):
+def ledger(tables, settings):
     plant_policies(tables, SERIES, as_of=AS_OF)
-    return Ledger(tables)
+    return Ledger(tables, settings)
 
 
 @pytest.mark.parametrize(("hours", "marked"), [(1, False), (35.9, False), (36.1, True), (167, True)])
@@ -117,3 +117,23 @@ def test_the_fixed_rule_keeps_mean_and_variance_of_the_whole_horizon(tables):
     )
     assert one == pytest.approx(other), "every day is like every other, beyond the horizon too"
     assert fixed_rule(fixed).reorder_point == fixed.reorder_point
+
+
+def test_policies_replaced_and_deleted_meanwhile_are_read_whole_or_not_at_all(ledger):
+    # given a stage that decides by one version
+    ledger.event(0, "count", 100)
+    ledger.event(0, "count", 100, sku="p-2")
+    # when half of another version is written, which is not in force yet, and the first one's rows are deleted
+    other = Tables(ledger.settings)
+    half = [{**row, "policy_version": "p-2", "reorder_point": 90} for row in other.read(INVENTORY_POLICIES).to_pylist()]
+    other.append(INVENTORY_POLICIES, pa.Table.from_pylist(half[:1], schema=INVENTORY_POLICIES.schema))
+    other.delete(INVENTORY_POLICIES, "policy_version = 'p-1'")
+    # then it decides on by the version that it has read, whole
+    orders = ledger.event(1, "sale", 15)
+    assert not orders, "85 is above 20"
+    (order,) = ledger.event(2, "sale", 70)
+    assert (order["policy_version"], order["reorder_point"]) == ("p-1", 20)
+    # and by the new one for every series as soon as that is complete and in force
+    plant_policies(other, SERIES, version="p-3", as_of=AS_OF, reorder_point=90, order_up_to=120)
+    orders = {order["sku"]: order for order in ledger.event(3, "sale", 11, sku="p-2")}
+    assert (orders["p-2"]["policy_version"], orders["p-2"]["forecast_version"]) == ("p-3", "f-1")
