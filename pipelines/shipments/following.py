@@ -9,6 +9,7 @@ from pipelines.io.delta import Tables
 from pipelines.io.ownership import ownership
 from pipelines.operations.maintenance import TableKeeper
 from pipelines.operations.settings import Settings
+from pipelines.shipments.risk.deliveries import RiskAssessor
 from pipelines.shipments.tracker import ShipmentTracker
 
 
@@ -20,7 +21,8 @@ def follow_shipments(settings: Settings, tables: Tables, stop: threading.Event, 
     """
     with ownership(settings, SHIPMENTS.owner):
         upkeep = TableKeeper(tables, settings, (SHIPMENTS,)).tick
-        tracker = ShipmentTracker(tables, settings.shipments, upkeep=upkeep)
+        assess = RiskAssessor(settings, tables)
+        tracker = ShipmentTracker(tables, settings.shipments, assess=assess, upkeep=upkeep)
         tracker.resume()
         if once:
             tracker.catch_up()

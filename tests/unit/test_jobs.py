@@ -16,7 +16,7 @@ from pipelines.io.ownership import ownership
 ROOT = Path(__file__).parents[2]
 JOBS = sorted((ROOT / "jobs").glob("*.py"))
 STREAMING = {"ingest_events", "restock", "relay_orders", "send_orders", "aggregate_totals", "track_shipments", "live"}
-NIGHTLY = {"cluster_network", "aggregate_demand", "train_forecasts", "plan_inventory", "nightly"}
+NIGHTLY = {"cluster_network", "train_shipment_risk", "aggregate_demand", "train_forecasts", "plan_inventory", "nightly"}
 
 
 def main_of(path):
