@@ -34,6 +34,7 @@ from pipelines.io.delta import Tables
 from pipelines.network.clustering import NetworkReport, cluster_network
 from pipelines.operations.maintenance import maintain_idle
 from pipelines.operations.settings import Settings
+from pipelines.shipments.risk.releasing import RiskReport, train_and_release
 
 OWNERS = {CATALOG, DEMAND, TRAINING, PLANNING, PUBLISHED.owner, NETWORK_CLUSTERS.owner}
 """Of the tables that a night keeps in order; the live ones are kept by the processes that write them."""
@@ -49,6 +50,7 @@ class NightlyReport:
     training: TrainingReport
     planning: PlanningReport
     network: NetworkReport
+    lateness: RiskReport | None
 
 
 def run_nightly(
@@ -77,9 +79,19 @@ def run_nightly(
     training = train(spark, settings, tables, as_of, clock(), progress)
     planning = plan(spark, settings, tables, as_of, clock())
     network = cluster_network(settings, tables, as_of, clock())
+    lateness = _learn_lateness(settings, tables, as_of, clock())
     if settings.maintenance.enabled:
         maintain_idle(settings, tables, [table for table in ALL_TABLES if table.owner in OWNERS])
-    return NightlyReport(as_of, training, planning, network)
+    return NightlyReport(as_of, training, planning, network, lateness)
+
+
+def _learn_lateness(settings: Settings, tables: Tables, as_of: date, now: datetime) -> RiskReport | None:
+    """A young chain has too few shipments to learn from, which is said and stops nothing."""
+    try:
+        return train_and_release(settings, tables, as_of, now)
+    except MissingDataError as error:
+        log.info("lateness of shipments is not learnt yet: %s", error)
+        return None
 
 
 def _correct_late_duplicates(spark: SparkSession, settings: Settings, tables: Tables, now: datetime) -> None:
