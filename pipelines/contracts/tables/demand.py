@@ -1,0 +1,37 @@
+"""Demand by hour and day, and totals."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from pipelines.contracts.tables.base import DEMAND, MONEY, TIME, Table, schema_of
+
+
+def _demand(period: str, type_: pa.DataType) -> pa.Schema:
+    return schema_of(
+        location_id=pa.string(),
+        sku=pa.string(),
+        **{period: type_},
+        demand=pa.int64(),
+        returned=pa.int64(),
+        promotion_share=pa.float64(),
+        revenue=MONEY,
+        in_stock_fraction=pa.float64(),
+    )
+
+
+HOURLY_DEMAND = Table("gold/hourly_demand", _demand("hour", TIME), DEMAND)
+DAILY_DEMAND = Table("gold/daily_demand", _demand("date", pa.date32()), DEMAND)
+
+DEMAND_TOTALS = Table(
+    "gold/demand_totals",
+    schema_of(
+        scope=pa.string(),
+        window_start=TIME,
+        window_end=TIME,
+        orders=pa.int64(),
+        units=pa.int64(),
+        revenue=MONEY,
+    ),
+    "aggregate_totals",
+)

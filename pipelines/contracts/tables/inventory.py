@@ -1,0 +1,74 @@
+"""Policies and positions."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from pipelines.contracts.tables.base import PLANNING, RESTOCK, TIME, Table, schema_of, text
+
+INVENTORY_POLICIES = Table(
+    "gold/inventory_policies",
+    schema_of(
+        **text("location_id sku policy_version forecast_version"),
+        reorder_point=pa.int64(),
+        order_up_to=pa.int64(),
+        safety_stock=pa.float64(),
+        lead_time_days=pa.float64(),
+        lead_time_std_days=pa.float64(),
+        review_days=pa.float64(),
+        service_level=pa.float64(),
+        method=pa.string(),
+        binding_constraint=pa.string(),
+        supplier_id=pa.string(),
+        pack_size=pa.int64(),
+        minimum_order=pa.int64(),
+        unit_cost=pa.float64(),
+        unit_price=pa.float64(),
+        as_of=pa.date32(),
+        cumulative_mean=pa.list_(pa.float64()),
+        cumulative_std=pa.list_(pa.float64()),
+        correlation=pa.float64(),
+        created_at=TIME,
+    ),
+    PLANNING,
+    partition_by=("policy_version",),
+)
+"""`cumulative_mean[k]` and `cumulative_std[k]`: units demanded over the first k+1 days after `as_of`; `correlation`:
+between any two days' deviations."""
+
+OPEN_ORDERS = pa.list_(
+    pa.struct(
+        [
+            pa.field("order_id", pa.string()),
+            pa.field("outstanding", pa.int64()),
+            pa.field("received", pa.int64()),
+            pa.field("expected_receipt", TIME),
+            pa.field("reported_received", TIME),
+            pa.field("state", pa.string()),
+            pa.field("released", pa.bool_()),
+            pa.field("quantity", pa.int64()),
+            pa.field("quantity_time", TIME),
+            pa.field("promised_time", TIME),
+        ]
+    )
+)
+
+INVENTORY_POSITIONS = Table(
+    "gold/inventory_positions",
+    schema_of(
+        location_id=pa.string(),
+        sku=pa.string(),
+        on_hand=pa.int64(),
+        on_order=pa.int64(),
+        last_event_time=TIME,
+        count_time=TIME,
+        count_event_id=pa.string(),
+        counted=pa.int64(),
+        open_orders=OPEN_ORDERS,
+        flag_severity=pa.string(),
+        hold_until=TIME,
+        sequence=pa.int64(),
+    ),
+    RESTOCK,
+)
+"""Also the restock stage's own state: a row set complete up to the ledger's `sequence`."""
