@@ -203,7 +203,7 @@ class DashboardSettings(_Section):
         0.3, gt=0, le=10, description="between two looks at the tables, for all viewers at once"
     )
     probe_seconds: float = Field(2.0, gt=0, description="between two looks at Kafka: lag, relay, alerts")
-    shown_decisions: int = Field(100, ge=1, le=1000, description="most lines under what needs a decision")
+    shown_decisions: int = Field(50, ge=1, le=1000, description="most lines under what needs a decision")
     mlflow_url: str | None = Field(None, description="where people reach MLflow's pages; null: no links")
 
 

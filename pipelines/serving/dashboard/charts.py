@@ -29,7 +29,15 @@ def safe(text: str) -> str:
 
 def layout(height: int, **more: Any) -> dict[str, Any]:
     """Quiet axes on a transparent ground: the page's own colours show in both themes."""
-    axis = {"showgrid": True, "zeroline": False, "automargin": True, "ticks": "", "fixedrange": True}
+    small = {"font": {"size": 12.5}}
+    axis: dict[str, Any] = {
+        "title": small,
+        "showgrid": True,
+        "zeroline": False,
+        "automargin": True,
+        "ticks": "",
+        "fixedrange": True,
+    }
     base = {
         "height": height,
         "margin": {"l": 8, "r": 12, "t": 8, "b": 8, "pad": 4},
@@ -45,13 +53,18 @@ def layout(height: int, **more: Any) -> dict[str, Any]:
     return {**base, **more}
 
 
+def titled(text: str) -> dict[str, Any]:
+    """An axis' title."""
+    return {"text": text, "font": {"size": 12.5}}
+
+
 def series_figure(detail: Any) -> Figure:
     """Demand and its forecast above, stock and its levels below, orders marked: one axis of time."""
     data = [*_demand(detail), *_fan(detail), *_stock(detail), *_orders(detail)]
     axes = layout(560)
     axes["xaxis"] = {**axes["xaxis"], "domain": [0, 1], "anchor": "y2", "range": list(detail.span), "type": "date"}
-    axes["yaxis"] = {**axes["yaxis"], "domain": [0.56, 0.97], "title": {"text": "units a day"}}
-    axes["yaxis2"] = {**axes["yaxis"], "domain": [0.0, 0.46], "title": {"text": "stock, units"}, "anchor": "x"}
+    axes["yaxis"] = {**axes["yaxis"], "domain": [0.56, 0.97], "title": titled("units a day")}
+    axes["yaxis2"] = {**axes["yaxis"], "domain": [0.0, 0.46], "title": titled("stock, units"), "anchor": "x"}
     axes["yaxis2"]["rangemode"] = "normal"
     axes["shapes"] = _levels(detail)
     axes["annotations"] = _level_names(detail)
@@ -210,7 +223,7 @@ def lines(
         for (name, values), (colour, dash) in zip(named.items(), styles * 4, strict=False)
     ]
     axes = layout(height)
-    axes["yaxis"] = {**axes["yaxis"], "title": {"text": unit}, "tickformat": ".0%" if share else ""}
+    axes["yaxis"] = {**axes["yaxis"], "title": titled(unit), "tickformat": ".0%" if share else ""}
     axes["showlegend"] = len(named) > 1
     return {"data": data, "layout": axes, "config": CONFIG}
 

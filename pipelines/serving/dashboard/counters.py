@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -16,6 +18,7 @@ from pipelines.serving.dashboard.follow import Tail
 
 RATE_WINDOW = timedelta(seconds=20)
 KEPT = timedelta(minutes=30)
+_BATCH = ("finished_at", "topic", "consumed", "quarantined")
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,6 @@ class Batch:
     topic: str
     consumed: int
     quarantined: int
-    end_offsets: str
 
 
 class Counters:
@@ -36,9 +38,11 @@ class Counters:
         self._tables = tables
         newest = tables.largest(INGEST_BATCHES, "finished_at")
         after = None if newest is None else pa.scalar(_aware(newest) - KEPT, TIME)
-        columns = ("batch_id", "topic", "consumed", "quarantined", "end_offsets")
+        columns = (*_BATCH, "end_offsets")
         self._batches = Tail(tables, INGEST_BATCHES, "finished_at", columns, after)
         self.batches: deque[Batch] = deque()
+        self.taken: dict[str, dict[int, int]] = {}
+        self._follow_offsets(tables.read(INGEST_BATCHES, ("finished_at", "topic", "end_offsets")))
         self._midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
         self._outbox = Tail(tables, ORDER_OUTBOX, "sequence", ("decided_at",), self._before(self._midnight))
         self._orders: deque[datetime] = deque()
@@ -48,16 +52,22 @@ class Counters:
         """Whether a batch was taken in or an order released."""
         batches, orders = self._batches.look(), self._outbox.look()
         if batches is not None:
-            rows = batches.sort_by("finished_at").select(
-                ("finished_at", "topic", "consumed", "quarantined", "end_offsets")
-            )
-            self.batches.extend(Batch(**row) for row in rows.to_pylist())
+            rows = batches.sort_by("finished_at")
+            self.batches.extend(Batch(**row) for row in rows.select(_BATCH).to_pylist())
+            self._follow_offsets(rows)
             while self.batches and self.batches[0].finished_at < self.batches[-1].finished_at - KEPT:
                 self.batches.popleft()
         if orders is not None:
             self._orders.extend(orders.column("decided_at").to_pylist())
             self.decided = pc.max(orders.column("sequence")).as_py()
         return batches is not None or orders is not None
+
+    def _follow_offsets(self, rows: pa.Table) -> None:
+        """Where each partition was read up to: a batch says so of those that it read."""
+        for row in rows.sort_by("finished_at").to_pylist():
+            with suppress(ValueError, AttributeError, TypeError):
+                for partition, offset in orjson.loads(row["end_offsets"]).items():
+                    self.taken.setdefault(row["topic"], {})[int(partition)] = int(offset)
 
     def events_per_second(self, now: datetime) -> float:
         """Records taken in over the last 20 seconds."""

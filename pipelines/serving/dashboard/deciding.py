@@ -76,12 +76,12 @@ def _ask_reject(page: Page, row: WaitingOrder, line: Element, what: str) -> None
         reason.on("keydown.enter", reject)
         with parts.box("actions"):
             parts.button("Cancel", dialog.close)
-            parts.button("Reject", reject, "danger")
+            parts.button("Reject", reject, "danger").mark("decision-confirm")
     _open(dialog)
 
 
 def _reason() -> ui.input:
-    return ui.input("Reason").props("outlined dense autofocus maxlength=1000 bottom-slots")
+    return ui.input("Reason").props("outlined dense autofocus maxlength=1000 bottom-slots").mark("decision-reason")
 
 
 def _said(reason: ui.input) -> str | None:

@@ -52,12 +52,10 @@ class SeriesFinder:
             rows = rows.filter(pc.equal(rows.column("category"), category))
         keys = ORDERS.get(order, ORDERS["risk"])
         matching = rows.num_rows
-        start = min(max(page, 0) * PAGE, max(0, matching - 1))
-        wanted = (
-            pc.select_k_unstable(rows, min(matching, start + PAGE), list(keys))
-            if matching
-            else pa.array([], pa.int64())
-        )
+        start = max(page, 0) * PAGE
+        if start >= matching:
+            return FoundPage([], matching, self._rows.num_rows)
+        wanted = pc.select_k_unstable(rows, min(matching, start + PAGE), list(keys))
         shown = rows.take(wanted.slice(start, PAGE)).drop_columns(["text"])
         return FoundPage(shown.to_pylist(), matching, self._rows.num_rows)
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -21,7 +20,7 @@ from pipelines.serving.dashboard.follow import Moved
 
 SAMPLES = 20
 SHOWN_BYTES = 400
-LEAST_PAUSE = 1.0
+LEAST_PAUSE = 0.5
 COST_SHARE = 20.0
 
 
@@ -109,8 +108,20 @@ def printable(value: bytes | None) -> str:
     return shown + ("…" if len(value) > SHOWN_BYTES else "")
 
 
-def stream_lines(batches: Iterable[Batch], ends: Mapping[tuple[str, int], int], answers: bool) -> list[StreamLine]:
-    """A line for each input topic, from the batches of the last half hour and Kafka's ends."""
+def stream_lines(
+    batches: Iterable[Batch],
+    taken: Mapping[str, Mapping[int, int]],
+    ends: Mapping[tuple[str, int], int],
+    answers: bool,
+) -> list[StreamLine]:
+    """A line for each input topic.
+
+    Args:
+        batches: of the last half hour.
+        taken: by topic and partition, the offset after the last record taken in.
+        ends: the offset after the newest record in Kafka.
+        answers: whether Kafka does, so that `ends` are of now.
+    """
     by_topic: dict[str, list[Batch]] = {name: [] for name in topics.INPUT_TOPICS}
     for batch in batches:
         by_topic.setdefault(batch.topic, []).append(batch)
@@ -121,7 +132,7 @@ def stream_lines(batches: Iterable[Batch], ends: Mapping[tuple[str, int], int], 
             sum(batch.consumed for batch in found),
             sum(batch.quarantined for batch in found),
             len(found),
-            lag_of(topic, found[-1].end_offsets if found else None, ends) if answers else None,
+            lag_of(topic, taken.get(topic, {}), ends) if answers else None,
         )
         for topic, found in by_topic.items()
     ]
@@ -135,13 +146,7 @@ def batch_sizes(batches: Iterable[Batch], limit: int) -> tuple[tuple[datetime, i
     return tuple(sizes.items())[-limit:]
 
 
-def lag_of(topic: str, end_offsets: str | None, ends: Mapping[tuple[str, int], int]) -> int | None:
-    """Offsets between what was taken in and the end of a topic; None where no batch is known. Transaction markers
-    count, so a topic that is written in transactions never comes to 0."""
-    if end_offsets is None:
-        return None
-    try:
-        taken = {int(partition): int(offset) for partition, offset in orjson.loads(end_offsets).items()}
-    except (ValueError, AttributeError, TypeError):
-        return None
+def lag_of(topic: str, taken: Mapping[int, int], ends: Mapping[tuple[str, int], int]) -> int:
+    """Offsets between what was taken in and the end of a topic. Transaction markers count, so a topic that is written
+    in transactions never comes to 0."""
     return sum(max(0, end - taken.get(partition, 0)) for (name, partition), end in ends.items() if name == topic)

@@ -189,6 +189,8 @@ def money(value: float | None) -> str:
     """An amount in the catalog's currency, without its name."""
     if value is None:
         return "–"
+    if abs(value) < 0.005:
+        return "0"
     return f"{value:,.0f}" if abs(value) >= 10 else f"{value:,.2f}"
 
 

@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from socket import socket
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
 import uvicorn
 from fastapi import FastAPI
 
@@ -36,6 +37,8 @@ def run_dashboard(settings: Settings, started: Callable[[str], None] = lambda ad
         UsageError: a secret is not fit, or it would listen beyond loopback without a token.
         OwnershipError: another dashboard serves this home.
     """
+    # Arrow's own allocators keep what a large read took; the system's gives it back.
+    pa.set_memory_pool(pa.system_memory_pool())
     with dashboard_server(settings, started) as server:
         server.run()
 

@@ -148,7 +148,7 @@ class Store:
 
     def _kafka_moved(self) -> bool:
         state = self.kafka.state
-        lines = tuple(stream_lines(self._counters.batches, state.ends, state.answers))
+        lines = tuple(stream_lines(self._counters.batches, self._counters.taken, state.ends, state.answers))
         moved, self.streams = lines != self.streams, lines
         if moved:
             self.batch_sizes = batch_sizes(self._counters.batches, SHOWN_BATCHES)
@@ -205,7 +205,7 @@ class Store:
             backlog=self.backlog,
             backlog_since=self._backlog_since,
             parked=self._parked,
-            oldest_proposal=min((order.created_at for order in self.waiting), default=None),
+            oldest_proposal=min((order.waiting_since for order in self.waiting), default=None),
             expiry_hours=self._settings.orders.expiry_hours,
             drift=self._drift,
             unsent_decisions=self._unsent(),

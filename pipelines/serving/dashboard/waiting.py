@@ -34,7 +34,7 @@ class WaitingOrder:
     proposed: int
     on_hand: int
     on_order: int
-    created_at: datetime
+    waiting_since: datetime
     explanation: str
     risk: Risk | None
 
@@ -109,7 +109,7 @@ class Waiting:
             proposed=row["quantity"],
             on_hand=on_hand,
             on_order=on_order,
-            created_at=as_datetime(row["created_at"]),
+            waiting_since=row["waiting_since"],
             explanation=row["explanation"],
             risk=None if policy is None else risk_of(on_hand, under_way, policy, now),
         )
@@ -118,7 +118,7 @@ class Waiting:
         """What waits now, and from where each table is followed."""
         tables = self._tables
         columns = ("order_id", "event_time", "status", "quantity")
-        self._proposals = Tail(tables, ORDER_PROPOSALS, "sequence", ("payload",))
+        self._proposals = Tail(tables, ORDER_PROPOSALS, "sequence", ("payload", "decided_at"))
         self._audit = Tail(tables, ORDER_AUDIT, "sequence", ("event",), _newest(tables, ORDER_AUDIT))
         self._statuses = Tail(tables, ORDER_STATUS, "sequence", columns, _newest(tables, ORDER_STATUS))
         states = tables.read(ORDERS, ("order_id", "state"), pc.field("state") != PROPOSED)
@@ -135,10 +135,10 @@ class Waiting:
 
     def _add(self, rows: pa.Table, decided: Iterable[str] = ()) -> None:
         known = set(decided) | self._early.keys()
-        for payload in rows.column("payload").to_pylist():
-            order = decode_order(payload)
+        for row in rows.to_pylist():
+            order = decode_order(row["payload"])
             if order["order_id"] not in known:
-                self._orders[order["order_id"]] = order
+                self._orders[order["order_id"]] = {**order, "waiting_since": row["decided_at"]}
 
     def _hear(self, events: Iterable[Mapping[str, Any]]) -> None:
         """A decision takes its order away, another quantity changes it; the newest by its own time stands."""

@@ -32,6 +32,8 @@ def register(dashboard: Dashboard) -> None:
             body.clear()
             with body:
                 _show(page, view)
+                if view.pointer is None:
+                    return None
                 models = parts.box()
             with models, parts.card("Models"), loading("Asking MLflow ..."):
                 await _models(page)
@@ -105,7 +107,7 @@ def _ahead(found: tuple[Score, ...]) -> None:
     }
     with parts.box("pad-b"):
         figure = charts.lines([int(row.name) for row in found], named, 270, share=True)
-        figure["layout"]["xaxis"]["title"] = {"text": "days ahead"}
+        figure["layout"]["xaxis"]["title"] = charts.titled("days ahead")
         ui.plotly(figure).classes("plot")
 
 
@@ -113,14 +115,17 @@ def _drift(view: QualityView) -> None:
     if not view.drift:
         parts.empty("Nothing to compare yet", "A night after the first the published forecasts meet what was sold.")
         return
-    days = [row["as_of"] for row in view.drift]
-    with parts.box("pad-b"):
+    scored = [row for row in view.drift if row["scored_days"]]
+    if len(scored) > 1:
         named = {
-            "WAPE": nan_free(row["WAPE"] for row in view.drift),
-            "bias": nan_free(row["bias"] for row in view.drift),
-            "covered by the 80 % interval": nan_free(row["coverage"] for row in view.drift),
+            "WAPE": nan_free(row["WAPE"] for row in scored),
+            "bias": nan_free(row["bias"] for row in scored),
+            "covered by the 80 % interval": nan_free(row["coverage"] for row in scored),
         }
-        ui.plotly(charts.lines(days, named, 240, share=True)).classes("plot")
+        with parts.box("pad-b"):
+            ui.plotly(charts.lines([row["as_of"] for row in scored], named, 240, share=True)).classes("plot")
+    else:
+        parts.text("A line is drawn from the second night on whose forecasts met what was sold.", "soft small pad-b")
     columns = [
         ("Scope", False),
         ("WAPE", True),

@@ -11,7 +11,7 @@ from starlette.responses import RedirectResponse
 from pipelines.serving.dashboard import network, parts
 from pipelines.serving.dashboard.frame import Dashboard, Page, frame, loading
 
-SHOWN = 60
+SHOWN = 25
 AGAIN_SECONDS = 15.0
 TONES = {"likely late": "critical", "perhaps late": "high", "on time": "low", "not rated": "info"}
 
@@ -86,6 +86,8 @@ def _shipments(page: Page, view: network.NetworkView) -> None:
             return
         columns = [("Shipment", False), ("To", False), ("Where", False), ("Expected", True), ("Late?", False)]
         parts.table(columns, [_shipment(row, now) for row in view.shipments[:SHOWN]])
+        if view.under_way > SHOWN:
+            parts.text(f"and {view.under_way - SHOWN:,} more", "soft small pad")
 
 
 def _shipment(row: dict[str, Any], now: Any) -> list[Any]:
@@ -96,7 +98,8 @@ def _shipment(row: dict[str, Any], now: Any) -> list[Any]:
         parts.text(f"{row['carrier_id'] or '–'}, {row['mode'] or '–'}", "soft small")
 
     def late() -> None:
-        parts.severity_text(TONES[name], f"{name} {parts.percent(row['late_probability'])}")
+        chance = row["late_probability"]
+        parts.severity_text(TONES[name], name if chance is None else f"{name}, {parts.percent(chance)}")
         for reason in (row["reasons"] or ())[:2]:
             parts.text(reason, "soft tiny")
 
