@@ -274,23 +274,19 @@ def newest(folder):
 
 
 def test_checkpoint(spark, home):
-    # given a stream that has taken some batches in, and a copy of its checkpoint of earlier
+    # given a stream with a checkpoint
     sender, folder = Sender(home), home.home_path / "checkpoints" / "ingest"
     sender.send(20)
     once(spark, home)
-    shutil.copytree(folder, home.home_path / "earlier")
-    for _ in range(2):
-        sender.send(20)
-        once(spark, home)
-    shutil.copytree(folder, home.home_path / "sound")
 
     def truncated_offsets():
-        newest(folder / "offsets").write_bytes(newest(folder / "offsets").read_bytes()[:-20])
-        return "offsets/2 is damaged"
+        path = newest(folder / "offsets")
+        path.write_bytes(path.read_bytes()[:-20])
+        return f"offsets/{path.name} is damaged"
 
     def empty_offsets():
         newest(folder / "offsets").write_bytes(b"")
-        return "offsets/2 is damaged"
+        return f"offsets/{newest(folder / 'offsets').name} is damaged"
 
     def no_metadata():
         (folder / "metadata").unlink()
@@ -302,20 +298,24 @@ def test_checkpoint(spark, home):
 
     def truncated_commits():
         newest(folder / "commits").write_bytes(b"")
-        return "commits/2 is damaged"
+        return f"commits/{newest(folder / 'commits').name} is damaged"
 
     def another_query():
-        lines = newest(folder / "offsets").read_text().splitlines()
-        newest(folder / "offsets").write_text("\n".join([*lines[:2], json.dumps({"clicks": {"0": 3}})]))
-        return "it belongs to another query (2 reads clicks)"
+        path = newest(folder / "offsets")
+        path.write_text("\n".join([*path.read_text().splitlines()[:2], json.dumps({"clicks": {"0": 3}})]))
+        return f"it belongs to another query ({path.name} reads clicks)"
 
     def another_source():
-        newest(folder / "offsets").write_text("\n".join([*newest(folder / "offsets").read_text().splitlines(), "{}"]))
-        return "it belongs to another query (offsets/2 has 2 sources)"
+        path = newest(folder / "offsets")
+        path.write_text("\n".join([*path.read_text().splitlines(), "{}"]))
+        return f"it belongs to another query (offsets/{path.name} has 2 sources)"
 
     def older_than_the_tables():
+        shutil.copytree(folder, home.home_path / "earlier")
+        sender.send(5)
+        once(spark, home)
         shutil.rmtree(folder)
-        shutil.copytree(home.home_path / "earlier", folder)
+        shutil.move(home.home_path / "earlier", folder)
         return "it offers offsets"
 
     for spoil in (
@@ -328,8 +328,6 @@ def test_checkpoint(spark, home):
         another_source,
         older_than_the_tables,
     ):
-        shutil.rmtree(folder)
-        shutil.copytree(home.home_path / "sound", folder)
         said = spoil()
         sender.send(5)
         # when it is started, then it says what is wrong and what to do
@@ -340,32 +338,33 @@ def test_checkpoint(spark, home):
         assert command(home, "ingest", "restart-checkpoint").exit_code == 0
         once(spark, home)
         check_once(home, sender.sent)
-        shutil.rmtree(home.home_path / "sound")
-        shutil.copytree(folder, home.home_path / "sound")
-        for _ in range(2):  # so that the newest file is again the third
-            sender.send(2)
-            once(spark, home)
-        shutil.rmtree(home.home_path / "sound")
-        shutil.copytree(folder, home.home_path / "sound")
 
 
-def job(settings, *, failpoint="", largest_file=None):
-    """`jobs/ingest_events.py --once` in a process of its own, with files limited in size where asked for."""
-    options = {
-        "home": settings.home,
-        "kafka.bootstrap_servers": settings.kafka.bootstrap_servers,
-    }
-    words = [word for name, value in options.items() for word in ("--set", f"{name}={value}")]
+def job_words(settings, *words):
+    """`jobs/ingest_events.py` as a command."""
+    options = {"home": settings.home, "kafka.bootstrap_servers": settings.kafka.bootstrap_servers}
+    options = [word for name, value in options.items() for word in ("--set", f"{name}={value}")]
+    return [sys.executable, str(ROOT / "jobs" / "ingest_events.py"), *words, *options]
 
-    def limit():
-        if largest_file is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, resource.RLIM_INFINITY))
 
-    return subprocess.run(
-        [sys.executable, str(ROOT / "jobs" / "ingest_events.py"), "--once", *words],
-        env={**os.environ, "STOCKCAST_FAILPOINT": failpoint},
-        cwd=ROOT, capture_output=True, text=True, timeout=180, check=False, preexec_fn=limit,
-    )  # fmt: skip
+def run_until_the_disk_is_full(settings, send):
+    """Run the job; once it waits for data, no file that it writes may grow beyond 600 KB. Gives what it said."""
+    log = settings.home_path / "job.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(job_words(settings), cwd=ROOT, stdout=output, stderr=output)
+    try:
+        deadline = time.monotonic() + 180
+        while "remembering" not in log.read_text():
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.2)
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (600_000, resource.RLIM_INFINITY))
+        send()
+        assert process.wait(180) == 1, log.read_text()[-3000:]
+    finally:
+        process.kill()
+        process.wait(30)
+    return log.read_text()
 
 
 def test_disk_full_and_a_lost_checkpoint_of_a_batch_half_written(spark, home):
@@ -373,11 +372,9 @@ def test_disk_full_and_a_lost_checkpoint_of_a_batch_half_written(spark, home):
     sender.send(10)
     once(spark, home)
     # given a disk that takes no more within the next batch
-    sender.send(120, padding=20_000)
-    full = job(home, largest_file=600_000)
+    log = run_until_the_disk_is_full(home, lambda: sender.send(120, padding=20_000))
     # then the job ends with one line that says so
-    assert full.returncode == 1, full.stderr[-3000:]
-    said = [line for line in full.stderr.splitlines() if line.startswith("error:")]
+    said = [line for line in log.splitlines() if line.startswith("error:")]
     assert len(said) == 1
     one_line(said[0], f"the disk under {home.home} is full", "Nothing is lost", "free space and start again")
     # and with space again, all is taken in once
@@ -387,8 +384,9 @@ def test_disk_full_and_a_lost_checkpoint_of_a_batch_half_written(spark, home):
     # given a batch that died between its tables, of which the catalog then learns a product
     sender.send(5)
     unknown = sender.send(5, sku="p-late")
-    died = job(home, failpoint="ingest.after_ledger")
-    assert died.returncode < 0
+    armed = {**os.environ, "STOCKCAST_FAILPOINT": "ingest.after_ledger"}
+    died = subprocess.run(job_words(home, "--once"), cwd=ROOT, env=armed, capture_output=True, timeout=180, check=False)
+    assert died.returncode < 0, died.stderr[-3000:]
     plant_catalog(Tables(home), [("s-1", "p-1"), ("s-1", "p-late")])
     # when its checkpoint is lost as well
     assert command(home, "ingest", "restart-checkpoint").exit_code == 0
