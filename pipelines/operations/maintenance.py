@@ -165,33 +165,42 @@ class TableKeeper:
 
     def _clean(self, table: Table, now: float) -> tuple[int, str | None]:
         """Remove what no reader needs: old files, then the log behind a new checkpoint."""
-        if held_back := self._held_back(table, now):
+        files, entries = self._held_back(table, now)
+        if files or entries:
             since = self._held_since.setdefault(table.name, now)
             level = logging.WARNING if now >= since + PATIENCE_SECONDS else logging.INFO
-            log.log(level, "%s: nothing is removed: %s", table.name, held_back)
-            return 0, held_back
-        self._held_since.pop(table.name, None)
-        with failpoint_on_change("maintenance.inside_vacuum", self._folder(table)):
-            removed = self._tables.handle(table).vacuum(dry_run=False, full=True)
-        handle = self._tables.handle(table)
-        handle.create_checkpoint()
-        handle.cleanup_metadata()
-        return len(removed), None
+            log.log(level, "%s: not everything old is removed: %s", table.name, files or entries)
+        else:
+            self._held_since.pop(table.name, None)
+        removed: list[str] = []
+        if not files:
+            with failpoint_on_change("maintenance.inside_vacuum", self._folder(table)):
+                removed = self._tables.handle(table).vacuum(dry_run=False, full=True)
+        if not (files or entries):
+            handle = self._tables.handle(table)
+            handle.create_checkpoint()
+            handle.cleanup_metadata()
+        return len(removed), files or entries
 
-    def _held_back(self, table: Table, now: float) -> str | None:
-        """The stream, in words, that has yet to read what would be removed; None for none."""
-        folder = self._folder(table)
+    def _held_back(self, table: Table, now: float) -> tuple[str | None, str | None]:
+        """The streams, in words, that still need old files and old log entries; None for none."""
+        folder, files, entries = self._folder(table), None, None
         if folder is None or self._checkpoints is None:
-            return None
-        keep = 60 * min(self._settings.retention_minutes, self._settings.log_retention_minutes)
+            return None, None
+        keep, keep_log = (60 * SAFETY * minutes for minutes in
+                          (self._settings.retention_minutes, self._settings.log_retention_minutes))  # fmt: skip
         for name in READERS.get(table.name, ()):
             checkpoint = self._checkpoints / name
-            if checkpoint.is_dir() and still_reads(checkpoint, folder / "_delta_log", now - SAFETY * keep):
-                return (
-                    f"the stream with checkpoint {checkpoint} has not read all that was committed before; run it, or "
-                    "remove that folder if it will never run again"
-                )
-        return None
+            if not checkpoint.is_dir():
+                continue
+            found = unread(checkpoint, folder / "_delta_log", self._tables.version(table))
+            said = (
+                f"the stream with checkpoint {checkpoint} has not read all that was committed before; run it, or "
+                "remove that folder if it will never run again"
+            )
+            files = said if found.change < now - keep else files
+            entries = said if found.entry < now - keep_log else entries
+        return files, entries
 
     def _folder(self, table: Table) -> Path | None:
         return local_path(self._tables.uri(table))
@@ -213,24 +222,38 @@ def file_sizes(handle: DeltaTable) -> list[int]:
     return sizes
 
 
-def still_reads(checkpoint: Path, entries: Path, before: float) -> bool:
-    """Whether a stream has yet to read a change that was committed before a time.
+@dataclass(frozen=True)
+class Unread:
+    """When the first log entry that a stream reads next was written, and the first of them that changes data, in
+    seconds since 1970; infinite where there is none."""
+
+    entry: float = float("inf")
+    change: float = float("inf")
+
+
+def unread(checkpoint: Path, entries: Path, newest: int) -> Unread:
+    """What a stream has yet to read of a table.
+
+    The entry that it reads next is needed even where it changes nothing: a stream whose next version is gone fails.
 
     Args:
         checkpoint: of the stream.
-        entries: the log of the table that it follows.
-        before: seconds since 1970.
+        entries: the table's log.
+        newest: the table's version.
     """
     place = _place(checkpoint)
     if place is None:
-        return True
-    version, reads_snapshot = place
-    while (entry := entries / f"{version:020d}.json").exists():
+        return Unread(0.0, 0.0)
+    first, reads_snapshot = place
+    started = float("inf")
+    for version in range(first, newest + 1):
+        entry = entries / f"{version:020d}.json"
+        if not entry.exists():
+            return Unread(0.0, 0.0)
+        started = min(started, entry.stat().st_mtime)
         if reads_snapshot or '"dataChange":true' in entry.read_text(encoding="utf-8"):
-            return entry.stat().st_mtime < before
-        version += 1
-    # Either the end of the log, or a piece of it that is gone: then there is nothing to save either.
-    return False
+            return Unread(started, entry.stat().st_mtime)
+    return Unread(started)
 
 
 def _place(checkpoint: Path) -> tuple[int, bool] | None:

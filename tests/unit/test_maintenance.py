@@ -19,7 +19,7 @@ from deltalake import DeltaTable
 from pipelines.contracts.tables import INGEST_BATCHES, PRODUCTS, STOCK_MOVEMENTS
 from pipelines.io.delta import Tables
 from pipelines.io.ownership import ownership
-from pipelines.operations.maintenance import TableKeeper, due_class, maintain_idle, still_reads
+from pipelines.operations.maintenance import TableKeeper, due_class, maintain_idle, unread
 
 ROOT = Path(__file__).parents[2]
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -158,20 +158,49 @@ def test_what_a_stream_has_not_read_is_kept_until_it_has(eager):
     assert sequences(eager) == list(range(100))
 
 
-def test_a_stream_that_has_read_all_but_upkeep_holds_nothing_back(eager):
-    # given a stream that stands before commits that changed no data
+def test_of_what_changes_nothing_a_stream_that_has_read_all_holds_back_the_log_alone(eager):
+    # given a stream that stands before commits of upkeep, which it has yet to pass
     tables = Tables(eager)
     fill(tables, 10)
-    offset_file(eager, "totals", tables.version(STOCK_MOVEMENTS) + 1)
+    place = tables.version(STOCK_MOVEMENTS) + 1
+    offset_file(eager, "totals", place)
     keeper = TableKeeper(tables, eager, [STOCK_MOVEMENTS])
     keeper.look_after(STOCK_MOVEMENTS)
+    log, checkpoint = entries(eager)[0].parent, eager.home_path / "checkpoints" / "totals"
+    found = unread(checkpoint, log, tables.version(STOCK_MOVEMENTS))
+    assert found.entry <= time.time()
+    assert found.change == float("inf")
+    # when all of that is old, then old files go, and the entry that it reads next stays
     time.sleep(OUTLIVED)
-    # then it holds nothing back, unless it is still busy with all files of that version
-    log = entries(eager)[0].parent
-    checkpoint = eager.home_path / "checkpoints" / "totals"
-    assert not still_reads(checkpoint, log, time.time())
-    offset_file(eager, "totals", 11, snapshot=True)
-    assert still_reads(checkpoint, log, time.time())
+    for _ in range(3):
+        keeper.look_after(STOCK_MOVEMENTS)
+        time.sleep(OUTLIVED)
+    assert len(files(eager)) == 1
+    assert (log / f"{place:020d}.json").exists()
+    # and new rows behind it are held, until the stream has read them
+    fill(tables, 4, start=10)
+    time.sleep(OUTLIVED)
+    upkeep = keeper.look_after(STOCK_MOVEMENTS)
+    assert (upkeep.merged, upkeep.removed) == (5, 0)
+    assert upkeep.held_back
+
+
+def test_a_stream_in_the_middle_of_a_version_or_before_a_gap_needs_everything(eager):
+    # given a stream that is still busy with all files of a version
+    tables = Tables(eager)
+    fill(tables, 3)
+    log, checkpoint = entries(eager)[0].parent, eager.home_path / "checkpoints" / "totals"
+    offset_file(eager, "totals", 3, snapshot=True)
+    assert unread(checkpoint, log, 3).change <= time.time()
+    # or that has not begun, or whose next entry is gone
+    (checkpoint / "commits" / "0").unlink()
+    assert unread(checkpoint, log, 3).change == 0.0
+    offset_file(eager, "totals", 2)
+    (log / f"{2:020d}.json").unlink()
+    assert unread(checkpoint, log, 3).change == 0.0
+    # then it is said to need all; one that has read all needs nothing
+    offset_file(eager, "totals", 4)
+    assert unread(checkpoint, log, 3).change == unread(checkpoint, log, 3).entry == float("inf")
 
 
 def test_rows_are_rewritten_once_a_size_class():
