@@ -255,6 +255,9 @@ class ShipmentsSettings(_Section):
 
     save_seconds: float = Field(2.0, ge=0, description="changed shipments are saved at least this often")
     catch_up_rows: int = Field(100_000, ge=1000, description="events per step when behind")
+    announce_hours: float = Field(6.0, ge=0, description="orders hear of an arrival that has moved by so much")
+    late_hours: float = Field(12.0, ge=0, description="alert when so much behind the promise")
+    late_probability: float = Field(0.5, gt=0, le=1, description="or when late with this chance")
 
 
 class MaintenanceSettings(_Section):

@@ -39,9 +39,17 @@ Assess = Callable[[dict[str, Shipment], datetime], dict[str, dict[str, Any]]]
 """Chance of being late and expected arrival, by shipment id, of shipments under way: columns of `gold/shipments`."""
 
 
+Tell = Callable[[list[dict[str, Any]], datetime], None]
+"""Told of changed rows of `gold/shipments` before they are saved; notes in `announced` what it has told others."""
+
+
 def no_assessment(_: dict[str, Shipment], __: datetime) -> dict[str, dict[str, Any]]:
     """Nothing is known of how late shipments will be."""
     return {}
+
+
+def tell_nobody(_: list[dict[str, Any]], __: datetime) -> None:
+    """Nobody waits."""
 
 
 class ShipmentTracker:
@@ -49,6 +57,7 @@ class ShipmentTracker:
 
     Args:
         assess: asked at every save for the changed shipments that are under way.
+        tell: told of the changed shipments at every save.
         clock: wall time; it is recorded, and shipments are assessed as of then.
         upkeep: called between commits, to keep the table in order.
     """
@@ -60,10 +69,12 @@ class ShipmentTracker:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         *,
         assess: Assess = no_assessment,
+        tell: Tell = tell_nobody,
         upkeep: Callable[[], None] = lambda: None,
     ) -> None:
         self._tables, self._settings, self._clock = tables, settings, clock
-        self._assess, self._upkeep = assess, upkeep
+        self._assess, self._tell, self._upkeep = assess, tell, upkeep
+        self._announced: dict[str, datetime] = {}
         self._under_way: dict[str, Story] = {}
         self._ended: set[str] = set()
         self._changed: dict[str, int] = {}
@@ -78,11 +89,14 @@ class ShipmentTracker:
     def resume(self) -> None:
         """Go on from what the table holds."""
         self._tables.ensure(SHIPMENTS)
-        rows = self._tables.read(SHIPMENTS, ("shipment_id", "state", "sequence"))
+        rows = self._tables.read(SHIPMENTS, ("shipment_id", "state", "sequence", "announced"))
         self._sequence = pc.max(rows["sequence"]).as_py() or 0
         ended = pc.is_in(rows["state"], pa.array(sorted(TERMINAL)))
         self._ended = set(rows.filter(ended)["shipment_id"].to_pylist())
-        self._load(rows.filter(pc.invert(pc.fill_null(ended, False)))["shipment_id"].to_pylist())
+        under_way = rows.filter(pc.invert(pc.fill_null(ended, False)))
+        self._load(under_way["shipment_id"].to_pylist())
+        told = under_way.filter(pc.is_valid(under_way["announced"]))
+        self._announced = dict(zip(told["shipment_id"].to_pylist(), told["announced"].to_pylist(), strict=True))
         log.info(
             "%d shipments under way, %d ended, at ingest place %d",
             *(len(self._under_way), len(self._ended), self._sequence),
@@ -116,11 +130,16 @@ class ShipmentTracker:
         under_way = {name: story.shipment for name, story in stories.items() if _is_under_way(story.shipment)}
         assessed = self._assess(under_way, now)
         rows = [_row(name, story, self._changed[name], now, assessed.get(name, {})) for name, story in stories.items()]
+        for row in rows:
+            row["announced"] = self._announced.get(row["shipment_id"])
+        self._tell(rows, now)
         failpoint("shipments.before_saving")
         self._tables.upsert(SHIPMENTS, pa.Table.from_pylist(rows, schema=SHIPMENTS.schema), keys=("shipment_id",))
         failpoint("shipments.after_saving")
+        self._announced.update({row["shipment_id"]: row["announced"] for row in rows if row["announced"]})
         for name in stories.keys() - under_way.keys():
             del self._under_way[name]
+            self._announced.pop(name, None)
             self._ended.add(name)
         self._changed.clear()
         self._saved_at = time.monotonic()

@@ -30,6 +30,7 @@ SHIPMENTS = Table(
         earliest_arrival=TIME,
         latest_arrival=TIME,
         reasons=pa.list_(pa.string()),
+        announced=TIME,
         sequence=pa.int64(),
         tracked_at=TIME,
     ),
@@ -37,7 +38,8 @@ SHIPMENTS = Table(
 )
 """One row a shipment: what its events come to. `since`: at `node` from then on; `lines`: the orders and products on
 board; `set_aside`: events that its state did not allow; the arrival as forecast when last looked at, with its 80 %
-interval; `sequence`: place of its newest event in the order of ingestion."""
+interval; `announced`: the arrival that the orders on board were told last; `sequence`: place of its newest event in
+the order of ingestion."""
 
 LEAD_TIMES = Table(
     "gold/lead_times",
