@@ -41,6 +41,9 @@ RIGHTS: dict[str, Rights] = {
     # Corrections of what came twice, and the totals where no live process keeps them.
     "nightly": Rights(write=(INVENTORY_MOVEMENTS, ALERTS, DEMAND_TOTALS)),
     "order_api": Rights(write=(ORDER_STATUS,)),
+    # It serves the order API, shows alerts, and sends what was set aside again.
+    "dashboard": Rights((ALERTS,), INPUT_TOPICS, ("stockcast-dashboard",)),
+    "alert_webhook": Rights(read=(ALERTS,), groups=("stockcast-alert-webhook",)),
     "simulate": Rights((RESTOCK_ORDERS,), (POS_SALES, INVENTORY_MOVEMENTS, SHIPMENT_EVENTS, ORDER_STATUS)),
 }
 """By job. Whoever only sends events of a chain needs what `simulate` writes, or a part of it."""
@@ -56,5 +59,6 @@ def _union(*jobs: str) -> Rights:
 
 
 RIGHTS["live"] = _union(
-    "ingest_events", "restock", "relay_orders", "send_orders", "aggregate_totals", "track_shipments"
+    *("ingest_events", "restock", "relay_orders", "send_orders", "aggregate_totals", "track_shipments"),
+    "alert_webhook",
 )

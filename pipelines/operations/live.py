@@ -24,6 +24,7 @@ from pipelines.restocking.relay import Relay, relay_once
 from pipelines.restocking.sending import OrderSender
 from pipelines.restocking.stream import running_engine
 from pipelines.restocking.supplier import check_supplier_api
+from pipelines.serving.alert_webhook import AlertWebhook, check_alert_webhook
 from pipelines.shipments.following import follow_shipments
 
 log = logging.getLogger("stockcast.live")
@@ -45,6 +46,7 @@ def run_live(settings: Settings, *, once: bool = False, stop: threading.Event | 
         # Each thread reads through handles of its own.
         with (
             _sending(settings, once=once),
+            _alerting(settings, once=once),
             _relaying(settings),
             _tracking(settings, once=once),
             running_engine(settings, Tables(settings)) as engine,
@@ -146,6 +148,32 @@ def _sending(settings: Settings, *, once: bool) -> Iterator[None]:
 
     check_supplier_api(settings.supplier_api)
     thread = threading.Thread(target=run, name="send-orders", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+@contextmanager
+def _alerting(settings: Settings, *, once: bool) -> Iterator[None]:
+    """Alerts to the configured webhook in a thread of its own, where one is set."""
+    if settings.alert_webhook.url is None or once:
+        yield
+        return
+    check_alert_webhook(settings.alert_webhook)
+    stop = threading.Event()
+
+    def run() -> None:
+        while not stop.is_set():
+            try:
+                AlertWebhook(settings, lambda: datetime.now(UTC)).run(stop.is_set)
+            except Exception:
+                log.exception("sending alerts stopped; they stay in Kafka, trying again")
+                stop.wait(RETRY_SECONDS)
+
+    thread = threading.Thread(target=run, name="alert-webhook", daemon=True)
     thread.start()
     try:
         yield

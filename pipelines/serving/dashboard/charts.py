@@ -46,7 +46,14 @@ def layout(height: int, **more: Any) -> dict[str, Any]:
         "font": {"family": "system-ui, sans-serif", "size": 12.5, "color": GREY},
         "hovermode": "x unified",
         "hoverlabel": {"bgcolor": "#1d232b", "bordercolor": "#1d232b", "font": {"color": "#fff"}},
-        "legend": {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "font": {"size": 12.5}},
+        "legend": {
+            "orientation": "h",
+            "y": 1.0,
+            "yanchor": "bottom",
+            "x": 0,
+            "font": {"size": 12},
+            "traceorder": "normal",
+        },
         "xaxis": {**axis, "showgrid": False},
         "yaxis": {**axis, "gridcolor": "rgba(128,128,128,.18)", "rangemode": "tozero"},
     }
@@ -249,7 +256,7 @@ def batch_bars(x: Sequence[datetime], y: Sequence[float], height: int = 170) -> 
     times = [f"{item:%H:%M:%S}" for item in x]
     figure["data"][0] |= {"x": list(range(len(times))), "customdata": times}
     figure["data"][0]["hovertemplate"] = "%{customdata}: %{y:,} records<extra></extra>"
-    step = max(1, len(times) // 8)
+    step = max(1, len(times) // 5)
     places = list(range(0, len(times), step))
-    figure["layout"]["xaxis"] |= {"tickvals": places, "ticktext": [times[place] for place in places]}
+    figure["layout"]["xaxis"] |= {"tickvals": places, "ticktext": [times[place] for place in places], "tickangle": 0}
     return figure

@@ -140,6 +140,7 @@ def _places(kind: str, symbol: str, rows: Sequence[dict[str, Any]]) -> charts.Fi
     return {
         "type": "scatter",
         "mode": "markers+text",
+        "cliponaxis": False,
         "name": f"{kind}s",
         "x": [row["longitude"] for row in rows],
         "y": [row["latitude"] for row in rows],

@@ -87,7 +87,8 @@ def button(title: str, act: Callable[..., Any], kind: str = "quiet", label: str 
 
 def table(columns: Sequence[tuple[str, bool]], rows: Sequence[Sequence[Any]], limit: int = 500) -> None:
     """A plain table; columns are (name, whether numbers). Cells are text, or functions that build one."""
-    with box("scroll"), box("t", "table"):
+    narrow = len(columns) <= 4
+    with box("scroll"), box("t", "table").style("" if narrow else f"min-width: {92 * len(columns)}px"):
         with box("", "thead"), box("", "tr"):
             for name, numeric in columns:
                 cell("th", name, numeric)

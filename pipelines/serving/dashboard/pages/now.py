@@ -96,7 +96,7 @@ def _decision(page: Page, row: WaitingOrder) -> Element:
         _figure("on order", parts.number(row.on_order))
         _chance(row.risk)
         _empty_at(row.risk, now)
-        with parts.box():
+        with parts.box("order-cell"):
             parts.span("order", "label")
             parts.span(f"{row.quantity:,}", "num strong")
             if row.quantity != row.proposed:
@@ -129,7 +129,7 @@ def _watched_line(page: Page, row: WatchedSeries) -> Element:
         _figure("on order", parts.number(row.on_order))
         _chance(row.risk)
         _empty_at(row.risk, now)
-        with parts.box():
+        with parts.box("order-cell"):
             parts.span("delivery", "label")
             parts.span(parts.when(row.next_receipt, now), "num")
     return line
@@ -164,6 +164,6 @@ def _chance(risk: Risk | None) -> None:
 
 
 def _empty_at(risk: Risk | None, now: datetime) -> None:
-    with parts.box():
+    with parts.box("empty-cell"):
         parts.span("empty", "label")
         parts.span(parts.when(None if risk is None else risk.runs_out_at, now), "num")

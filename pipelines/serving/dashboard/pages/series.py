@@ -55,9 +55,6 @@ async def _finder(page: Page, text: str) -> None:
             category = ui.select([ALL], value=ALL, label="Category").props("outlined dense options-dense")
             order = ui.select(ORDERS, value="risk", label="Order").props("outlined dense options-dense")
         results = parts.box()
-        with results, loading("Reading the series ..."):
-            categories = await page.dashboard.ask(queries.categories)
-        category.set_options([ALL, *categories], value=ALL)
 
     async def show() -> None:
         asked.number += 1
@@ -82,6 +79,9 @@ async def _finder(page: Page, text: str) -> None:
     search.on("update:model-value", change, throttle=0.25, leading_events=False)
     category.on_value_change(change)
     order.on_value_change(change)
+    with results, loading("Reading the series ..."):
+        categories = await page.dashboard.ask(queries.categories)
+    category.set_options([ALL, *categories], value=ALL)
     await show()
 
 
