@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 
 from pipelines.contracts import topics
 from pipelines.contracts.alerts import Alert
-from pipelines.contracts.tables import SHIPMENTS
+from pipelines.contracts.tables import BOTTLENECKS, SHIPMENTS
 from pipelines.io import kafka
 from pipelines.io.alerts import send_alerts
 from pipelines.io.delta import Tables
 from pipelines.io.ownership import ownership
 from pipelines.operations.maintenance import TableKeeper
 from pipelines.operations.settings import Settings
+from pipelines.shipments.bottleneck_watch import BottleneckWatch
 from pipelines.shipments.consequences import Consequences, Messages
 from pipelines.shipments.risk.deliveries import RiskAssessor
 from pipelines.shipments.tracker import ShipmentTracker
@@ -26,30 +29,42 @@ def follow_shipments(settings: Settings, tables: Tables, stop: threading.Event, 
         OwnershipError: another process tracks the shipments of this home.
     """
     with ownership(settings, SHIPMENTS.owner):
-        upkeep = TableKeeper(tables, settings, (SHIPMENTS,)).tick
+        kafka.prepare(settings, write=(topics.ORDER_STATUS, topics.ALERTS))
+        producer = kafka.producer(settings)
+
+        def send_statuses(messages: Messages) -> None:
+            kafka.send(producer, topics.ORDER_STATUS, messages)
+
+        def tell(alerts: Sequence[Alert]) -> None:
+            send_alerts(producer, alerts)
+
+        upkeep = TableKeeper(tables, settings, (SHIPMENTS, BOTTLENECKS)).tick
         tracker = ShipmentTracker(
             tables,
             settings.shipments,
             assess=RiskAssessor(settings, tables),
-            tell=_teller(settings, tables),
+            tell=Consequences(tables, settings.shipments, send_statuses, tell),
             upkeep=upkeep,
         )
+        watch = BottleneckWatch(tables, tell)
         tracker.resume()
         if once:
             tracker.catch_up()
             tracker.save()
+            watch.look(datetime.now(UTC))
         else:
-            tracker.run(stop.wait)
+            tracker.run(_looking(stop, watch, settings.shipments.look_seconds))
 
 
-def _teller(settings: Settings, tables: Tables) -> Consequences:
-    kafka.prepare(settings, write=(topics.ORDER_STATUS, topics.ALERTS))
-    producer = kafka.producer(settings)
+def _looking(stop: threading.Event, watch: BottleneckWatch, seconds: float) -> Callable[[float], bool]:
+    """The tracker's wait, in which bottlenecks are looked for now and then."""
+    looked_at = time.monotonic()
 
-    def send_statuses(messages: Messages) -> None:
-        kafka.send(producer, topics.ORDER_STATUS, messages)
+    def stopped(wait: float) -> bool:
+        nonlocal looked_at
+        if time.monotonic() - looked_at >= seconds:
+            watch.look(datetime.now(UTC))
+            looked_at = time.monotonic()
+        return stop.wait(wait)
 
-    def tell(alerts: Sequence[Alert]) -> None:
-        send_alerts(producer, alerts)
-
-    return Consequences(tables, settings.shipments, send_statuses, tell)
+    return stopped

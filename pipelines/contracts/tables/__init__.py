@@ -40,7 +40,7 @@ from pipelines.contracts.tables.forecasts import (
     SERIES_STATUS,
 )
 from pipelines.contracts.tables.inventory import INVENTORY_POLICIES, INVENTORY_POSITIONS, OPEN_ORDERS
-from pipelines.contracts.tables.network import LEAD_TIMES, NETWORK_CLUSTERS, SHIPMENT_LINES, SHIPMENTS
+from pipelines.contracts.tables.network import BOTTLENECKS, LEAD_TIMES, NETWORK_CLUSTERS, SHIPMENT_LINES, SHIPMENTS
 from pipelines.contracts.tables.orders import (
     ALERT_ACTIONS,
     FLAG_COLUMNS,
@@ -84,6 +84,7 @@ ALL_TABLES: tuple[Table, ...] = (
     SUPPLIER_CALLS,
     POLICY_ACTIVATIONS,
     SHIPMENTS,
+    BOTTLENECKS,
     LEAD_TIMES,
     NETWORK_CLUSTERS,
 )
@@ -92,6 +93,7 @@ __all__ = [
     "ALERT_ACTIONS",
     "ALL_TABLES",
     "BACKTESTS",
+    "BOTTLENECKS",
     "BRONZE_EVENTS",
     "CATALOG",
     "CATALOG_TABLES",

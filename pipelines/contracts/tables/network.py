@@ -41,6 +41,23 @@ board; `set_aside`: events that its state did not allow; the arrival as forecast
 interval; `announced`: the arrival that the orders on board were told last; `sequence`: place of its newest event in
 the order of ingestion."""
 
+BOTTLENECKS = Table(
+    "gold/bottlenecks",
+    schema_of(
+        node=pa.string(),
+        opened_at=TIME,
+        closed_at=TIME,
+        queue=pa.int64(),
+        beyond=pa.int64(),
+        usual_hours=pa.float64(),
+        limit_hours=pa.float64(),
+        implied_hours=pa.float64(),
+        message=pa.string(),
+    ),
+    "track_shipments",
+)
+"""Nodes where shipments got stuck: from when to when (`closed_at` null: now), and how it looked when it began."""
+
 LEAD_TIMES = Table(
     "gold/lead_times",
     schema_of(

@@ -239,6 +239,7 @@ class ShipmentsSettings(_Section):
     announce_hours: float = Field(6.0, ge=0, description="orders hear of an arrival that has moved by so much")
     late_hours: float = Field(12.0, ge=0, description="alert when so much behind the promise")
     late_probability: float = Field(0.5, gt=0, le=1, description="or when late with this chance")
+    look_seconds: float = Field(300.0, gt=0, description="how often bottlenecks are looked for")
 
 
 class MaintenanceSettings(_Section):
