@@ -208,7 +208,8 @@ def _sourcing(rng: np.random.Generator, store: Location, product: Product, suppl
         lead_time_std_days=round(float(lead_time * rng.uniform(0.15, 0.35)), 2),
         pack_size=pack,
         minimum_order=pack * int(rng.integers(1, 3)),
-        order_cost=round(float(rng.uniform(4, 25)), 2),
+        # Of a line on an order that many products share: with a whole order's cost, each would be bought for months.
+        order_cost=round(float(rng.uniform(4, 25)) / 20, 2),
         holding_cost_rate=round(float(rng.uniform(0.15, 0.3)), 2),
         service_level=float(rng.choice([0.9, 0.95, 0.98])),
         review_days=1.0,
