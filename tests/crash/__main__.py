@@ -29,19 +29,22 @@ def main() -> int:
     home = options.home or Path(tempfile.mkdtemp(prefix="stockcast-crash-"))
     command = f"make crash-test KILLS={options.kills} SEED={seed}"
     say(f"{command}; home {home}")
-    parts, failed = [], False
+
+    def keep(title: str, *parts: str) -> None:
+        if options.results != Path("-"):
+            report.write(options.results, title, command, parts)
+
+    failed = False
     if options.kills:
         found = run_kills(home / "kills", seed, options.kills, say, options.series)
-        parts += [report.summary(found), report.table(found), *found.violations]
-        failed = bool(found.violations or found.missed)
         say("\n".join(("", report.summary(found), *found.violations, "", report.table(found))))
+        keep(f"{options.kills} kills", report.summary(found), report.table(found), *found.violations)
+        failed = bool(found.violations or found.missed)
     if not options.no_mutants and not failed:
         caught = {name: run_mutant(home / name, name, seed, say) for name in options.mutants}
-        parts.append(report.mutants_table(caught))
-        failed |= not all(caught.values())
         say(f"\n{report.mutants_table(caught)}")
-    if options.results != Path("-"):
-        report.write(options.results, f"{options.kills} kills", command, parts)
+        keep("Faults put in", report.mutants_table(caught))
+        failed = not all(caught.values())
     if failed:
         say(f"\nFAILED with seed {seed}; what is left is in {home}")
         return 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import signal
 import subprocess
@@ -47,6 +48,7 @@ class Report:
     effects: int = 0
     reconciliations: int = 0
     seconds: float = 0.0
+    loads: list[float] = field(default_factory=list)
 
 
 @dataclass
@@ -126,6 +128,7 @@ class CrashTest:
         self._quick_check()
         kill = Kill(step.role, step.point, recovery)
         self.report.kills.append(kill)
+        self.report.loads.append(os.getloadavg()[0])
         self.say(
             f"{number:3d}  {step.role:10s} {step.point:29s} recovered in {recovery:5.1f} s; {self.report.events:6,d} "
             f"events, {self._watch.orders:5,d} orders" + "".join(f"\n     {line}" for line in self.report.violations)

@@ -28,8 +28,18 @@ def transactions() -> None:
 
 def order_ids() -> None:
     """Order ids by chance."""
-    from pipelines.restocking import decisions
+    from pipelines.contracts.tables import ORDER_OUTBOX
+    from pipelines.operations.failpoints import failpoint
+    from pipelines.restocking import decisions, engine
 
+    append = engine._Decided.append
+
+    def noticed(self: Any, orders: Any, now: Any) -> None:
+        append(self, orders, now)
+        if self._table is ORDER_OUTBOX and orders:
+            failpoint("mutant.after_deciding")
+
+    engine._Decided.append = noticed  # type: ignore[method-assign]  # a point that is passed with orders only
     decisions.identifier = lambda prefix, *_: f"{prefix}-{uuid.uuid4().hex[:24]}"
 
 
@@ -101,7 +111,7 @@ MUTANTS = {
     mutant.name: mutant
     for mutant in (
         Mutant("transactions", transactions, (Step("live", "ingest.after_bronze"),)),
-        Mutant("order_ids", order_ids, (Step("live", "restock.after_outbox"),)),
+        Mutant("order_ids", order_ids, (Step("live", "mutant.after_deciding"),)),
         Mutant("publish_first", publish_first, (Step("live", "mutant.after_publishing"),)),
         Mutant("deduplication", deduplication, (Step("live", "ingest.after_ledger"),)),
         Mutant("two_owners", two_owners, (Step("api", SECOND),)),

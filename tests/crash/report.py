@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import statistics
 from collections import defaultdict
@@ -54,7 +55,8 @@ def summary(report: Report) -> str:
     return (
         f"{len(report.kills)} kills in {report.seconds / 60:.0f} minutes, {report.events:,d} records, "
         f"{report.orders:,d} orders, {report.effects:,d} effects at the supplier, {report.decisions:,d} decisions "
-        f"by the order API, {report.reconciliations} full reconciliations: **{found}**{missed}{deaths}."
+        f"by the order API, {report.reconciliations} full reconciliations: **{found}**{missed}{deaths}. "
+        f"Meanwhile the machine's {os.cpu_count()} cores had a load of {statistics.mean(report.loads or [0]):.1f}."
     )
 
 
