@@ -6,7 +6,7 @@ BIN := .venv/bin
 RUN := $(BIN)/python
 STAMP := .venv/.installed
 
-.PHONY: help setup demo live test fuzz test-quick lint format bench soak nightly lock clean
+.PHONY: help setup demo live screenshots test fuzz test-quick lint format bench soak nightly lock clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -25,8 +25,11 @@ $(STAMP): requirements.lock setup.cfg pyproject.toml conf/ivy/ivy.xml conf/ivy/j
 demo: setup ## a fresh chain, from events to forecasts, flags and orders; ends by itself
 	@$(BIN)/stockcast demo
 
-live: setup ## the same chain kept running, until Ctrl-C
-	@$(BIN)/stockcast live
+live: setup ## the same chain kept running with its dashboard, until Ctrl-C; orders worth more than APPROVAL=300 wait
+	@$(BIN)/stockcast live --set orders.approval_value=$(or $(APPROVAL),300)
+
+screenshots: setup ## of every page, from the dashboard on the home of `make live` or `make demo`; to docs/images
+	@$(RUN) -m docs.screenshots
 
 nightly: setup ## what the scheduler calls: aggregate, train, promote, plan
 	@$(RUN) jobs/nightly.py

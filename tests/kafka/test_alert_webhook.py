@@ -157,4 +157,4 @@ def test_an_alert_that_got_no_answer_is_sent_again_by_the_next_one(broker, recei
 )
 def test_what_is_not_fit_is_refused_before_anything_is_sent(settings, change, message):
     with pytest.raises(UsageError, match=message):
-        check_alert_webhook(webhook_settings(settings, "http://127.0.0.1:1/", **change).alert_webhook)
+        check_alert_webhook(webhook_settings(settings, **{"url": "http://127.0.0.1:1/", **change}).alert_webhook)
