@@ -30,6 +30,7 @@ from pipelines.contracts.tables import (
     TIME,
     Table,
 )
+from pipelines.errors import OwnershipError
 from pipelines.ingestion.batches import last_sequence
 from pipelines.ingestion.ingestor import TakenIn
 from pipelines.ingestion.times import as_datetime, as_microseconds
@@ -105,7 +106,11 @@ class _Decided:
         if rows:
             self._sequence += len(rows)
             batch = pa.Table.from_pylist(rows, schema=self._table.schema)
-            self._tables.append(self._table, batch, APPLICATION, self._sequence)
+            if not self._tables.append(self._table, batch, APPLICATION, self._sequence):
+                raise OwnershipError(
+                    f"{self._table.name} has a row {self._sequence} that this process did not write: another one owns "
+                    "it too; end both, and start one"
+                )
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import pytest
 from demand_oracle import event
 
 from pipelines.contracts.tables import INGEST_BATCHES, INVENTORY_POSITIONS, ORDER_OUTBOX, STOCK_MOVEMENTS
+from pipelines.errors import OwnershipError
 from pipelines.io.delta import Tables
 from pipelines.operations.settings import RestockSettings
 from pipelines.restocking.engine import RestockEngine
@@ -47,4 +48,18 @@ def test_an_engine_that_starts_on_a_full_ledger_orders_for_its_end_only(tables: 
     # then only what is low now is ordered, and only once
     positions = {row["sku"]: (row["on_hand"], row["on_order"]) for row in tables.read(INVENTORY_POSITIONS).to_pylist()}
     assert positions == {"filled": (35, 0), "low": (5, ORDER_UP_TO - 5)}
+    assert tables.read(ORDER_OUTBOX).num_rows == 1
+
+
+def test_a_second_writer_of_the_outbox_is_noticed_before_an_order_is_lost(tables: Tables) -> None:
+    # given two engines that both went on from the same place, which the locks do not let happen
+    take_in(tables, ("low", "count", 5), ago=timedelta(hours=5))
+    plant_policies(tables, [("s1", "low")], reorder_point=REORDER_POINT, order_up_to=ORDER_UP_TO, pack_size=1)
+    engines = [RestockEngine(tables, RestockSettings(), lambda flags: None, lambda: NOW) for _ in range(2)]
+    for engine in engines:
+        engine.resume()
+    # when both decide, then the second says so instead of leaving its order out in silence
+    engines[0].catch_up()
+    with pytest.raises(OwnershipError, match="another one owns"):
+        engines[1].catch_up()
     assert tables.read(ORDER_OUTBOX).num_rows == 1
