@@ -26,7 +26,7 @@ from tests.e2e.browser import browser
 
 FOLDER = Path(__file__).parent / "images"
 PAGES = {"now": "/", "series": "/series", "network": "/network", "totals": "/totals", "forecasts": "/forecasts"}
-PAGES |= {"data": "/data", "alerts": "/alerts"}
+PAGES |= {"data": "/data", "decisions": "/decisions", "alerts": "/alerts"}
 LOOKS = {
     "": {"width": 1280, "height": 860},
     "-dark": {"width": 1280, "height": 860, "dark": True},

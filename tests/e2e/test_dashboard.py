@@ -30,7 +30,7 @@ PUSHED_WITHIN = 2.0
 """Seconds from the commit of a decided order to its line in the browser."""
 PATIENCE = 90.0
 LINE = "article[data-order]"
-PAGES = ("/", "/series", "/network", "/totals", "/forecasts", "/data", "/alerts")
+PAGES = ("/", "/series", "/network", "/totals", "/forecasts", "/data", "/decisions", "/alerts")
 WATCH = """
 window.seen = {};
 const note = () => document.querySelectorAll('article[data-order]').forEach(line => {

@@ -8,8 +8,9 @@ from fastapi.testclient import TestClient
 from pydantic import SecretStr
 from starlette.websockets import WebSocketDisconnect
 
-from pipelines.errors import OwnershipError, UsageError
+from pipelines.errors import OwnershipError, StockcastError, UsageError
 from pipelines.io.ownership import ownership
+from pipelines.operations.cli.dashboard import dashboard_process
 from pipelines.serving.dashboard.login import add_login
 from pipelines.serving.dashboard.server import DASHBOARD, dashboard_server
 from pipelines.serving.dashboard.sessions import COOKIE, Gate, Sessions
@@ -131,5 +132,15 @@ def test_beside_a_process_that_owns_the_audit_and_answers_nowhere_it_says_what_t
         ownership(silent, OWNER),
         pytest.raises(UsageError, match=r"api\.host and api\.port"),
         dashboard_server(silent, lambda _: None),
+    ):
+        pass
+
+
+def test_as_a_process_that_cannot_start_it_says_why(settings):
+    settings.home_path.mkdir(parents=True)
+    overrides = [f"home={settings.home}", "dashboard.host=0.0.0.0"]
+    with (
+        pytest.raises(StockcastError, match=r"did not start: error: dashboard\.host is 0\.0\.0\.0"),
+        dashboard_process(settings, (), overrides),
     ):
         pass

@@ -24,6 +24,7 @@ from pipelines.serving.dashboard.conditions import Facts, conditions
 from pipelines.serving.dashboard.counters import Counters
 from pipelines.serving.dashboard.desks import NotAllowedError, RemoteDesk, reach
 from pipelines.serving.dashboard.health import printable, stream_lines
+from pipelines.serving.dashboard.overrides import decision_lines
 from pipelines.serving.dashboard.risk import risk_of
 from pipelines.serving.dashboard.stock import PolicyShelf
 from pipelines.serving.dashboard.store import COUNTERS, WAITING
@@ -133,6 +134,20 @@ def test_a_decision_at_the_dashboard_is_recorded_as_the_order_api_records_it(cha
     assert all("approved by anna (fair)" in payload["explanation"] for payload in payloads)
 
 
+def test_what_was_decided_is_listed_with_who_and_why(chain):
+    for series in SERIES[:2]:
+        chain.count_stock(series, 0)
+    with running_dashboard(chain, ACCESS) as dashboard:
+        dashboard.store.poll()
+        first, second = dashboard.store.waiting
+        decide(dashboard, ANNA, "k-1", APPROVE, first.order_id, quantity=99, reason="a <b>fair</b>")
+        decide(dashboard, ANNA, "k-2", REJECT, second.order_id, reason="closing down")
+    newest, oldest = decision_lines(chain.tables, datetime.now(UTC))
+    assert (newest.action, newest.actor, newest.proposed, newest.decided) == ("reject", "anna", second.quantity, 0)
+    assert (oldest.decided, oldest.reason, oldest.location_id) == (99, "a <b>fair</b>", first.location_id)
+    assert {newest.verdict, oldest.verdict} == {"too early"}
+
+
 @pytest.mark.parametrize(
     ("session", "action", "order_id", "body", "error"),
     [
@@ -217,7 +232,7 @@ def alert(kind, subject, occasion, raised_at=NOW):
 
 
 def test_alerts_show_once_and_close_when_they_are_over(tables):
-    board = AlertBoard(tables)
+    board = AlertBoard(tables, tables)
     # given an alert that is told twice, and one that lasts until another ends it
     told = [alert("conflicting_event", "pos.sales", "1"), alert(BAD_SHARE, "pos.sales", "2")]
     assert board.poll([*told, told[0], {"not": "an alert"}, {**told[0], "raised_at": "yesterday"}], [], NOW)
@@ -231,12 +246,12 @@ def test_alerts_show_once_and_close_when_they_are_over(tables):
 
 
 def test_an_alert_is_acknowledged_snoozed_and_reopened_and_that_outlives_a_restart(tables):
-    board = AlertBoard(tables)
+    board = AlertBoard(tables, tables)
     board.poll([alert("late", "order-1", "1"), alert("late", "order-2", "2")], [], NOW)
     first, second = (line.alert_id for line in board.lines)
     board.say(first, ACKNOWLEDGE, "anna", NOW, reason="known")
     board.say(second, SNOOZE, "anna", NOW, until=NOW + timedelta(hours=1))
-    later = AlertBoard(tables)
+    later = AlertBoard(tables, tables)
     later.poll([alert("late", "order-1", "1"), alert("late", "order-2", "2")], [], NOW)
     assert {line.alert_id: (line.state, line.actor) for line in later.lines} == {
         first: (ACKNOWLEDGED, "anna"),
@@ -290,7 +305,7 @@ def test_a_condition_holds_as_long_as_what_it_tells_of(tables, change, kind):
     found = conditions(replace(WELL, **change), NOW)
     assert [condition.kind for condition in found] == [kind]
     # it is an alert with the same id for as long, and gone after
-    board = AlertBoard(tables)
+    board = AlertBoard(tables, tables)
     board.poll([], found, NOW)
     (line,) = board.lines
     assert line.lasting

@@ -131,7 +131,17 @@ def test_who_may_decide_decides_under_the_name_of_the_token(chain):
 
 def test_without_a_session_every_page_leads_to_the_login(chain):
     async def story(user, dashboard):
-        for path in ("/", "/series", "/series/a/b", "/network", "/totals", "/forecasts", "/data", "/alerts"):
+        for path in (
+            "/",
+            "/series",
+            "/series/a/b",
+            "/network",
+            "/totals",
+            "/forecasts",
+            "/data",
+            "/decisions",
+            "/alerts",
+        ):
             answer = await user.http_client.get(path)
             assert (answer.status_code, answer.headers.get("location")) == (307, "/login"), path
 
@@ -147,6 +157,7 @@ def test_without_a_session_every_page_leads_to_the_login(chain):
         ("/totals", "No totals yet"),
         ("/forecasts", "No forecasts in force yet"),
         ("/data", "Nothing was set aside"),
+        ("/decisions", "Nobody has decided yet"),
         ("/alerts", "All is well"),
     ],
 )

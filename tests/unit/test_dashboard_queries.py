@@ -26,6 +26,7 @@ from pipelines.serving.dashboard.detail import levels, series_detail, with_order
 from pipelines.serving.dashboard.finder import PAGE, SeriesFinder
 from pipelines.serving.dashboard.health import reason_lines, samples
 from pipelines.serving.dashboard.network import network_figure, network_view
+from pipelines.serving.dashboard.overrides import judge
 from pipelines.serving.dashboard.quality import ALL, quality_view
 from pipelines.serving.dashboard.stock import PolicyShelf
 from pipelines.serving.dashboard.totals import TotalsSource
@@ -138,6 +139,33 @@ def test_an_order_counts_in_the_position_from_its_decision_to_its_receipt():
     line = with_orders(stock, orders, NOW - timedelta(days=1), NOW + timedelta(hours=3))
     assert [(level, position) for _, level, position in line][-1] == (35, 35)
     assert (5, 35) in [(level, position) for _, level, position in line]
+
+
+DAY = timedelta(days=1)
+
+
+@pytest.mark.parametrize(
+    ("decided", "stock", "verdict", "why"),
+    [
+        (30, [(0, 5)], "as proposed", ""),
+        (0, [(-1, 20), (3, 4)], "helped", "30 fewer units, and 4 were left"),
+        (10, [(-1, 20), (3, 0)], "did not help", "ran out within a week"),
+        (40, [(-1, 20), (3, 4)], "helped", "6 of 10 more units were needed"),
+        (40, [(-1, 20), (3, 12)], "did not help", "10 more units, and 12 were left"),
+        (40, [(-1, 20), (3, 0)], "helped", "10 of 10 more units were needed"),
+        (0, [(-1, 9), (8, 0)], "helped", "30 fewer units, and 9 were left"),
+        (0, [], "too early", "no stock known"),
+    ],
+    ids=["same", "fewer", "too-few", "more", "too-many", "all-of-it", "ran-out-later", "unknown"],
+)
+def test_deciding_otherwise_is_judged_by_what_became_of_the_stock(decided, stock, verdict, why):
+    # given a proposal of 30 units that would have come at NOW, and the stock some days around that
+    levels_of = [(NOW + day * DAY, level) for day, level in stock]
+    assert judge(30, decided, NOW, levels_of, NOW + 8 * DAY) == (verdict, why)
+
+
+def test_a_decision_is_not_judged_before_a_week_has_passed():
+    assert judge(30, 0, NOW, [(NOW, 0)], NOW + 5 * DAY) == ("too early", "in 2 days")
 
 
 def total(scope, hours_ago, units):

@@ -51,10 +51,15 @@ class AlertLine:
 
 
 class AlertBoard:
-    """All alerts that are not over, and what was said of them. The one writer of `gold/alert_actions`."""
+    """All alerts that are not over, and what was said of them. The one writer of `gold/alert_actions`.
 
-    def __init__(self, tables: Tables) -> None:
-        self._tables = tables
+    Args:
+        tables: for `poll`.
+        writer: handles of its own for `say`, which other threads call.
+    """
+
+    def __init__(self, tables: Tables, writer: Tables) -> None:
+        self._writer = writer
         self._lock = threading.Lock()
         self._told: dict[str, AlertLine] = {}
         self._ended: dict[tuple[str, str], datetime] = {}
@@ -90,7 +95,7 @@ class AlertBoard:
             "alert_id": alert_id, "action": action, "actor": actor, "reason": reason or None, "until": until, "at": at,
         }  # fmt: skip
         with self._lock:
-            self._tables.append(ALERT_ACTIONS, pa.Table.from_pylist([row], schema=ALERT_ACTIONS.schema))
+            self._writer.append(ALERT_ACTIONS, pa.Table.from_pylist([row], schema=ALERT_ACTIONS.schema))
             self._said[alert_id] = row
 
     def _hear(self, messages: Iterable[Mapping[str, Any]]) -> None:

@@ -14,7 +14,17 @@ from pipelines.serving.dashboard import login
 from pipelines.serving.dashboard.desks import OrderDesk
 from pipelines.serving.dashboard.feed import Feed
 from pipelines.serving.dashboard.frame import Dashboard, add_style
-from pipelines.serving.dashboard.pages import alerts, data, forecasts, network, now, one_series, series, totals
+from pipelines.serving.dashboard.pages import (
+    alerts,
+    data,
+    decisions,
+    forecasts,
+    network,
+    now,
+    one_series,
+    series,
+    totals,
+)
 from pipelines.serving.dashboard.queries import Queries
 from pipelines.serving.dashboard.sessions import Sessions
 from pipelines.serving.dashboard.store import Store
@@ -24,7 +34,7 @@ FAVICON = (
     '<path d="M6 21l6-7 5 4 9-10" fill="none" stroke="#fff" stroke-width="3" stroke-linecap="round" '
     'stroke-linejoin="round"/><path d="M6 26h20" stroke="#e69f00" stroke-width="3" stroke-linecap="round"/></svg>'
 )
-PAGES = (now, series, one_series, network, totals, forecasts, data, alerts)
+PAGES = (now, series, one_series, network, totals, forecasts, data, decisions, alerts)
 
 
 def make_dashboard(

@@ -11,6 +11,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.contracts import topics
 from pipelines.contracts.tables import INGEST_BATCHES, ORDER_OUTBOX, TIME
 from pipelines.io import published
 from pipelines.io.delta import Tables
@@ -18,6 +19,8 @@ from pipelines.serving.dashboard.follow import Tail
 
 RATE_WINDOW = timedelta(seconds=20)
 KEPT = timedelta(minutes=30)
+LEARNED_BATCHES = 5_000
+"""A batch names only the partitions that it read: so many of a topic are looked at to know them all."""
 _BATCH = ("finished_at", "topic", "consumed", "quarantined")
 
 
@@ -42,7 +45,8 @@ class Counters:
         self._batches = Tail(tables, INGEST_BATCHES, "finished_at", columns, after)
         self.batches: deque[Batch] = deque()
         self.taken: dict[str, dict[int, int]] = {}
-        self._follow_offsets(tables.read(INGEST_BATCHES, ("finished_at", "topic", "end_offsets")))
+        if newest is not None:
+            self._learn_offsets(_aware(newest))
         self._midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
         self._outbox = Tail(tables, ORDER_OUTBOX, "sequence", ("decided_at",), self._before(self._midnight))
         self._orders: deque[datetime] = deque()
@@ -61,6 +65,18 @@ class Counters:
             self._orders.extend(orders.column("decided_at").to_pylist())
             self.decided = pc.max(orders.column("sequence")).as_py()
         return batches is not None or orders is not None
+
+    def _learn_offsets(self, newest: datetime) -> None:
+        """From the newest batches of each topic, of the last day where it had some."""
+        columns = ("finished_at", "topic", "end_offsets")
+        where = pc.field("finished_at") > pa.scalar(newest - timedelta(days=1), TIME)
+        recent = self._tables.read(INGEST_BATCHES, columns, where)
+        for topic in topics.INPUT_TOPICS:
+            rows = recent.filter(pc.equal(recent.column("topic"), topic))
+            if rows.num_rows == 0:
+                rows = self._tables.read(INGEST_BATCHES, columns, pc.field("topic") == topic)
+            rows = rows.sort_by("finished_at")
+            self._follow_offsets(rows.slice(max(0, rows.num_rows - LEARNED_BATCHES)))
 
     def _follow_offsets(self, rows: pa.Table) -> None:
         """Where each partition was read up to: a batch says so of those that it read."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
@@ -107,8 +108,18 @@ async def _decide(page: Page, line: Element, key: str, action: str, row: Waiting
         return False
     said = f"{DONE[action]}: {answer.get('quantity') or row.quantity:,} units for {row.location_id}"
     _tell(page, lambda: ui.notify(said, type="positive", timeout=3000))
+    _tell(page, lambda: _focus_next(row.order_id))
     page.dashboard.feed.ask()
     return True
+
+
+def _focus_next(order_id: str) -> None:
+    """Who decides with the keyboard goes on with the next line."""
+    ui.run_javascript(
+        f"const line = document.querySelector('[data-order={json.dumps(order_id)}]');"
+        "const next = (line?.nextElementSibling ?? line?.previousElementSibling)?.querySelector('button');"
+        "if (line?.contains(document.activeElement) || document.activeElement === document.body) next?.focus();"
+    )
 
 
 def _tell(page: Page, tell: Callable[[], None]) -> None:

@@ -31,6 +31,7 @@ PAGES = (
     ("/totals", "Totals"),
     ("/forecasts", "Forecasts"),
     ("/data", "Data"),
+    ("/decisions", "Decisions"),
     ("/alerts", "Alerts"),
 )
 THEME = "stockcast_theme"

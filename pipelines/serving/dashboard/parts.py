@@ -14,7 +14,13 @@ from nicegui.element import Element
 Row = TypeVar("Row")
 
 GOOD, WARN, BAD, INFO = "var(--good-fill)", "var(--warn-fill)", "var(--bad-fill)", "var(--low-fill)"
-SEVERITY = {"critical": (BAD, "◆"), "high": (WARN, "▲"), "low": (INFO, "●"), "info": ("var(--soft)", "○")}
+SEVERITY = {
+    "critical": (BAD, "◆"),
+    "high": (WARN, "▲"),
+    "low": (INFO, "●"),
+    "info": ("var(--soft)", "○"),
+    "good": (GOOD, "✓"),
+}
 """Colour and shape: neither alone says it."""
 
 

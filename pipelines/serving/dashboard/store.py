@@ -74,7 +74,7 @@ class Store:
         self._counters = Counters(tables, clock())
         self._totals = TotalsSource(tables)
         self._quarantine = QuarantineSource(tables)
-        self.board = AlertBoard(tables)
+        self.board = AlertBoard(tables, Tables(settings))
         self.kafka = KafkaProbe(settings)
         self._broker_since = clock()
         self._backlog_since: datetime | None = None

@@ -20,7 +20,7 @@ from pipelines.serving.dashboard.follow import Moved, Tail, any_of
 from pipelines.serving.dashboard.risk import Risk, risk_of
 from pipelines.serving.dashboard.stock import PolicyShelf, Row, SeriesKey, chain_time, positions_of
 
-_LARGEST = 2**62
+PROPOSAL = ("order_id", "payload", "decided_at")
 
 
 @dataclass(frozen=True)
@@ -118,14 +118,13 @@ class Waiting:
         """What waits now, and from where each table is followed."""
         tables = self._tables
         columns = ("order_id", "event_time", "status", "quantity")
-        self._proposals = Tail(tables, ORDER_PROPOSALS, "sequence", ("payload", "decided_at"))
+        self._proposals = Tail(tables, ORDER_PROPOSALS, "sequence", PROPOSAL, _newest(tables, ORDER_PROPOSALS))
         self._audit = Tail(tables, ORDER_AUDIT, "sequence", ("event",), _newest(tables, ORDER_AUDIT))
         self._statuses = Tail(tables, ORDER_STATUS, "sequence", columns, _newest(tables, ORDER_STATUS))
-        states = tables.read(ORDERS, ("order_id", "state"), pc.field("state") != PROPOSED)
-        decided = set(states.column("order_id").to_pylist())
-        rows = self._proposals.look()
-        if rows is not None:
-            self._add(rows, decided)
+        decided = tables.read(ORDERS, ("order_id",), pc.field("state") != PROPOSED).column("order_id")
+        proposed = tables.read(ORDER_PROPOSALS, ("order_id",)).column("order_id")
+        open_ones = proposed.filter(pc.invert(pc.is_in(proposed, value_set=decided.combine_chunks())))
+        self._add(tables.read(ORDER_PROPOSALS, PROPOSAL, any_of("order_id", open_ones.to_pylist())))
         waiting = any_of("order_id", self._orders)
         self._hear(tables.read(ORDER_STATUS, columns, waiting).to_pylist())
         self._hear(
@@ -133,12 +132,10 @@ class Waiting:
         )
         self._started = True
 
-    def _add(self, rows: pa.Table, decided: Iterable[str] = ()) -> None:
-        known = set(decided) | self._early.keys()
+    def _add(self, rows: pa.Table) -> None:
         for row in rows.to_pylist():
-            order = decode_order(row["payload"])
-            if order["order_id"] not in known:
-                self._orders[order["order_id"]] = {**order, "waiting_since": row["decided_at"]}
+            if row["order_id"] not in self._early:
+                self._orders[row["order_id"]] = {**decode_order(row["payload"]), "waiting_since": row["decided_at"]}
 
     def _hear(self, events: Iterable[Mapping[str, Any]]) -> None:
         """A decision takes its order away, another quantity changes it; the newest by its own time stands."""
