@@ -35,7 +35,8 @@ LOOKS = {
 IN_DARK = {"now", "one-series"}
 ON_PHONE = {"now", "one-series"}
 TALL = {"one-series": 1240}
-COLOURS = 256
+COLOURS, SMALL = 256, 600
+"""A picture up to this width keeps all its colours: thin lines would lose theirs."""
 SETTLED_SECONDS = 2.0
 PATIENCE_SECONDS = 60.0
 
@@ -65,9 +66,11 @@ def take(driver, name: str, look: dict) -> None:
     height = max(look["height"], TALL.get(name.split("-dark", maxsplit=1)[0], 0))
     clip = {"x": 0, "y": 0, "width": look["width"], "height": height, "scale": 1}
     shot = driver.execute_cdp_cmd("Page.captureScreenshot", {"clip": clip, "captureBeyondViewport": True})["data"]
-    picture = Image.open(io.BytesIO(base64.b64decode(shot))).convert("RGB")
+    picture: Image.Image = Image.open(io.BytesIO(base64.b64decode(shot))).convert("RGB")
     path = FOLDER / f"{name}.png"
-    picture.quantize(COLOURS, kmeans=1, dither=Image.Dither.NONE).save(path, optimize=True)
+    if look["width"] > SMALL:
+        picture = picture.quantize(COLOURS, kmeans=1, dither=Image.Dither.NONE)
+    picture.save(path, optimize=True)
     sys.stdout.write(f"{path.relative_to(Path.cwd())}  {path.stat().st_size / 1000:.0f} kB\n")
 
 

@@ -192,7 +192,7 @@ def test_orders_are_seen_decided_and_leave(chain):
             _approving_releases_it(chain, anna, rita)
             _rejecting_frees_it(chain, anna, rita)
             _another_quantity_is_released(chain, anna)
-            _every_page_opens(anna, address)
+            _every_page_opens(anna, rita)
             _nothing_from_elsewhere(anna, address)
             assert rita.errors() == []
     assert APPROVER not in log.read_text()
@@ -276,13 +276,16 @@ def _another_quantity_is_released(chain, anna):
     assert len(released(chain)) == 2
 
 
-def _every_page_opens(anna, address):
-    """No page has an error in its console, on a phone's width none is wider than the screen."""
+def _every_page_opens(anna, rita):
+    """No page has an error in its console, and on a phone none is wider than the screen."""
     for path in (*PAGES, f"/series/{SERIES[0][0]}/{SERIES[0][1]}"):
-        anna.driver.get(f"{address}{path}")
-        until(lambda: anna.driver.find_elements(By.CSS_SELECTOR, ".card, .stats"), f"the content of {path}", 30)
+        for viewer in (anna, rita):
+            viewer.driver.get(f"{viewer.address}{path}")
+        for viewer in (anna, rita):
+            until(lambda viewer=viewer: viewer.driver.find_elements(By.CSS_SELECTOR, ".card, .stats"), path, 30)
         time.sleep(0.5)
         assert anna.driver.title.endswith("Stockcast")
+        assert rita.driver.execute_script("return document.documentElement.scrollWidth") <= 390, path
     assert SCRIPT in until(lambda: SCRIPT in anna.text and anna.text, "the product's name", 20)
     assert anna.errors() == []
 

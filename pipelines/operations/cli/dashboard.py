@@ -31,6 +31,7 @@ def dashboard(config: ConfigOption = None, overrides: SetOption = None) -> None:
     from pipelines.serving.dashboard.server import run_dashboard
 
     logging.getLogger().setLevel(logging.INFO)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     run_dashboard(settings_from(config, overrides), lambda address: typer.echo(f"{SAID}{address} (Ctrl-C ends it)"))
 
 

@@ -80,6 +80,7 @@ class Store:
         self._backlog_since: datetime | None = None
         self._slow_at = 0.0
         self._parked: list[str] = []
+        self._unsent_seen = 0
         self._drift: list[tuple[str, str, str]] = []
         self.waiting: tuple[WaitingOrder, ...] = ()
         self.watched: tuple[WatchedSeries, ...] = ()
@@ -111,8 +112,8 @@ class Store:
 
     @property
     def unsent_decisions(self) -> int:
-        """Recorded, and not in Kafka yet."""
-        return self._unsent()
+        """Recorded, and not in Kafka yet, as of the last slow look."""
+        return self._unsent_seen
 
     def poll(self) -> set[str]:
         """Look at every table once; what changed."""
@@ -176,6 +177,7 @@ class Store:
             return
         self._slow_at = time.monotonic() + SLOW_SECONDS
         self._parked = parked_orders(self._tables)
+        self._unsent_seen = self._unsent()
         rows = self._tables.read(FORECAST_DRIFT, ("as_of", "scope", "warning"))
         newest = pc.max(rows.column("as_of")).as_py()
         self._drift = [
@@ -208,7 +210,7 @@ class Store:
             oldest_proposal=min((order.waiting_since for order in self.waiting), default=None),
             expiry_hours=self._settings.orders.expiry_hours,
             drift=self._drift,
-            unsent_decisions=self._unsent(),
+            unsent_decisions=self._unsent_seen,
         )
 
 

@@ -21,19 +21,20 @@ WEEK = timedelta(days=7)
 
 @dataclass(frozen=True)
 class ScopeTotals:
-    """A region or the chain: the day so far, the same hours a week ago, and the newest windows."""
+    """A region or the chain: the day so far, its complete windows against the same a week ago, the newest windows."""
 
     scope: str
     orders: int
     units: int
     revenue: float
+    units_complete: int
     units_week_ago: int
     windows: tuple[tuple[datetime, int, float], ...]
 
     @property
     def change(self) -> float | None:
         """Of the day's units against last week's, as a share; None without those."""
-        return None if self.units_week_ago <= 0 else self.units / self.units_week_ago - 1.0
+        return None if self.units_week_ago <= 0 else self.units_complete / self.units_week_ago - 1.0
 
 
 @dataclass(frozen=True)
@@ -82,13 +83,14 @@ def totals_view(rows: list[dict[str, Any]]) -> TotalsView:
 
 def _scope(scope: str, rows: list[dict[str, Any]], today: datetime, newest: datetime) -> ScopeTotals:
     day = [row for row in rows if row["window_start"] >= today]
-    last_week = [row for row in rows if today - WEEK <= row["window_start"] <= newest - WEEK]
+    last_week = [row for row in rows if today - WEEK <= row["window_start"] < newest - WEEK]
     shown = rows[-SHOWN_WINDOWS:]
     return ScopeTotals(
         scope,
         sum(row["orders"] for row in day),
         sum(row["units"] for row in day),
         float(sum(row["revenue"] or 0 for row in day)),
+        sum(row["units"] for row in day if row["window_start"] < newest),
         sum(row["units"] for row in last_week),
         tuple((row["window_start"], row["units"], float(row["revenue"] or 0)) for row in shown),
     )

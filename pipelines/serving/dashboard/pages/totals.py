@@ -11,6 +11,8 @@ from pipelines.serving.dashboard.frame import Dashboard, Page, frame
 from pipelines.serving.dashboard.store import TOTALS
 from pipelines.serving.dashboard.totals import GLOBAL, ScopeTotals
 
+_NOTE = "Of today, UTC, against the same hours a week ago; bars are units per window, the newest ends {:%d %b %H:%M}"
+
 
 class _ScopeCard:
     """A region's figures and its last two days."""
@@ -18,8 +20,8 @@ class _ScopeCard:
     def __init__(self, scope: str) -> None:
         with parts.card("Whole chain" if scope == GLOBAL else scope):
             with parts.box("mini"):
-                self._orders, self._units = parts.Stat("Orders today"), parts.Stat("Units today")
-                self._revenue, self._change = parts.Stat("Revenue today"), parts.Stat("Units, to a week ago")
+                self._orders, self._units = parts.Stat("Orders"), parts.Stat("Units")
+                self._revenue, self._change = parts.Stat("Revenue"), parts.Stat("To last week")
             with parts.box("pad-b"):
                 self._plot = ui.plotly(charts.bars([], [])).classes("plot")
         self._shown: ScopeTotals | None = None
@@ -32,7 +34,7 @@ class _ScopeCard:
         self._units.show(parts.number(totals.units))
         self._revenue.show(parts.money(totals.revenue))
         change = totals.change
-        self._change.show("–" if change is None else f"{100 * change:+.0f} %", "same hours")
+        self._change.show("–" if change is None else f"{100 * change:+.0f} %")
         if self._shown is None or totals.windows != self._shown.windows:
             times, units = [row[0] for row in totals.windows], [row[1] for row in totals.windows]
             self._plot.update_figure(charts.bars(times, units, 220 if totals.scope == GLOBAL else 150))
@@ -63,7 +65,7 @@ def _totals(page: Page) -> None:
     def show() -> None:
         view = page.dashboard.store.totals
         empty.set_visibility(not view.scopes)
-        until.set_text(f"Units per window, UTC; newest window ends {view.until:%d %b %H:%M}" if view.until else "")
+        until.set_text(_NOTE.format(view.until) if view.until else "")
         for scope in view.scopes:
             if scope.scope not in cards:
                 with whole if scope.scope == GLOBAL else regions:
