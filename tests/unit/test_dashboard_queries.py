@@ -12,13 +12,17 @@ from hypothesis import strategies as st
 
 from pipelines.contracts.tables import (
     BACKTESTS,
+    BOTTLENECKS,
     DEMAND_TOTALS,
     FORECAST_DRIFT,
+    LEAD_TIMES,
     LOCATIONS,
+    NETWORK_CLUSTERS,
     PRODUCTS,
     QUARANTINE,
     SERIES_STATUS,
     SHIPMENTS,
+    SUPPLIERS,
 )
 from pipelines.io.published import FORECASTS, Published, publish
 from pipelines.serving.dashboard import charts
@@ -280,6 +284,30 @@ def test_shipments_under_way_are_ranked_by_their_chance_to_be_late(tables):
     assert "<b>" not in str(figure)
     assert "<i>" not in str(figure)
     assert np.isfinite(figure["layout"]["xaxis"]["range"]).all()
+
+
+def test_the_network_tells_what_is_stuck_who_is_alike_and_how_long_suppliers_take(tables):
+    tables.overwrite(SUPPLIERS, rows(SUPPLIERS, [{"supplier_id": "sup-1", "name": "One"}]))
+    stuck = [
+        {"node": "hub", "opened_at": NOW, "closed_at": None, "message": "6 wait"},
+        {"node": "port", "opened_at": NOW - DAY, "closed_at": NOW, "message": "over"},
+    ]
+    tables.append(BOTTLENECKS, rows(BOTTLENECKS, stuck))
+    lanes = [
+        {"supplier_id": "sup-1", "location_id": "a", "arrived": 3, "mean_days": 2.0, "q10_days": 1.0, "q90_days": 3.0},
+        {"supplier_id": "sup-1", "location_id": "b", "arrived": 1, "mean_days": 6.0, "q10_days": 5.0, "q90_days": 7.0},
+        {"supplier_id": "sup-1", "location_id": "c", "arrived": 0, "mean_days": 99.0},
+    ]
+    tables.append(LEAD_TIMES, rows(LEAD_TIMES, lanes))
+    alike = [
+        {"kind": "supplier", "member": member, "cluster": cluster, "description": f"group {cluster}"}
+        for member, cluster in (("sup-2", 0), ("sup-1", 0), ("sup-3", 1))
+    ]
+    tables.append(NETWORK_CLUSTERS, rows(NETWORK_CLUSTERS, alike))
+    view = network_view(tables, NOW)
+    assert [row["node"] for row in view.stuck] == ["hub"]
+    assert view.suppliers[0]["observed"] == pytest.approx((3.0, 2.0, 4.0))
+    assert [(line.cluster, line.members) for line in view.clusters] == [(0, ("sup-1", "sup-2")), (1, ("sup-3",))]
 
 
 def test_what_was_set_aside_is_counted_by_reason(tables):

@@ -11,7 +11,16 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from pipelines.contracts.tables import LOCATIONS, ORDERS, SHIPMENTS, SOURCING, SUPPLIERS
+from pipelines.contracts.tables import (
+    BOTTLENECKS,
+    LEAD_TIMES,
+    LOCATIONS,
+    NETWORK_CLUSTERS,
+    ORDERS,
+    SHIPMENTS,
+    SOURCING,
+    SUPPLIERS,
+)
 from pipelines.io.delta import Tables
 from pipelines.restocking.orders import TERMINAL as ENDED
 from pipelines.serving.dashboard import charts
@@ -33,14 +42,27 @@ class NodeLine:
 
 
 @dataclass(frozen=True)
+class ClusterLine:
+    """Suppliers or locations (`kind`) that are alike, and how."""
+
+    kind: str
+    cluster: int
+    description: str
+    members: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class NetworkView:
-    """What the page shows. `shipments`: under way, the likeliest late first; `open_orders`: units by location."""
+    """What the page shows. `shipments`: under way, the likeliest late first; `stuck`: open bottlenecks, newest first;
+    locations with the units on order for each."""
 
     locations: list[dict[str, Any]]
     suppliers: list[dict[str, Any]]
     shipments: list[dict[str, Any]]
     under_way: int
     nodes: list[NodeLine]
+    stuck: list[dict[str, Any]]
+    clusters: list[ClusterLine]
 
 
 def network_view(tables: Tables, now: datetime) -> NetworkView:
@@ -63,22 +85,48 @@ def network_view(tables: Tables, now: datetime) -> NetworkView:
         shipments[:MOST_SHIPMENTS],
         len(shipments),
         nodes(shipments, now),
+        tables.read(BOTTLENECKS, where=pc.field("closed_at").is_null())
+        .sort_by([("opened_at", "descending")])
+        .to_pylist(),
+        _clusters(tables),
     )
+
+
+def _clusters(tables: Tables) -> list[ClusterLine]:
+    rows = tables.read(NETWORK_CLUSTERS, ("kind", "member", "cluster", "description")).to_pylist()
+    members: dict[tuple[str, int, str], list[str]] = defaultdict(list)
+    for row in rows:
+        members[row["kind"], row["cluster"], row["description"] or ""].append(row["member"])
+    return [ClusterLine(*key, tuple(sorted(found))) for key, found in sorted(members.items())]
 
 
 def _suppliers(tables: Tables, open_orders: Counter[str]) -> list[dict[str, Any]]:
     sourcing = tables.read(SOURCING, ("supplier_id", "lead_time_days", "location_id"))
     grouped = sourcing.group_by("supplier_id").aggregate([("lead_time_days", "mean"), ("location_id", "count")])
     lanes = {row["supplier_id"]: row for row in grouped.to_pylist()}
+    observed = _observed(tables)
     return [
         {
             **row,
             "lead_time_days": lanes.get(row["supplier_id"], {}).get("lead_time_days_mean"),
             "series": lanes.get(row["supplier_id"], {}).get("location_id_count", 0),
             "open_orders": open_orders[row["supplier_id"]],
+            "observed": observed.get(row["supplier_id"]),
         }
         for row in tables.read(SUPPLIERS).sort_by("supplier_id").to_pylist()
     ]
+
+
+def _observed(tables: Tables) -> dict[str, tuple[float, float, float]]:
+    """By supplier: mean, 10 % and 90 % quantile of its lanes' observed lead times in days, weighted by arrivals."""
+    found: dict[str, tuple[float, float, float]] = {}
+    columns = ("supplier_id", "arrived", "mean_days", "q10_days", "q90_days")
+    rows = tables.read(LEAD_TIMES, columns, pc.field("arrived") > 0).to_pandas()
+    for supplier, lanes in rows.groupby("supplier_id"):
+        weights = lanes.arrived / lanes.arrived.sum()
+        mean, low, high = (float((lanes[name] * weights).sum()) for name in columns[2:])
+        found[str(supplier)] = (mean, low, high)
+    return found
 
 
 def nodes(shipments: Sequence[dict[str, Any]], now: datetime) -> list[NodeLine]:

@@ -12,6 +12,7 @@ from pipelines.serving.dashboard import network, parts
 from pipelines.serving.dashboard.frame import Dashboard, Page, frame, loading
 
 SHOWN = 25
+NAMED = 12
 AGAIN_SECONDS = 15.0
 TONES = {"likely late": "critical", "perhaps late": "high", "on time": "low", "not rated": "info"}
 
@@ -46,6 +47,7 @@ def _show(page: Page, view: network.NetworkView) -> None:
         return
     with parts.box("stats"):
         figures = [parts.Stat(name) for name in ("Places", "Suppliers", "Shipments under way", "Likely late")]
+    stuck = parts.box("main-in")
     with parts.card("Places and shipments", "by longitude and latitude"), parts.box("pad-b"):
         plot = ui.plotly(network.network_figure(view)).classes("plot")
     with parts.box("grid wide-left"):
@@ -53,14 +55,19 @@ def _show(page: Page, view: network.NetworkView) -> None:
         stands = parts.box()
     with parts.card("Suppliers"):
         _suppliers(view)
+    if view.clusters:
+        with parts.card("Alike", "suppliers and locations grouped by how they behave"):
+            _clusters(view)
 
     def fill(found: network.NetworkView) -> None:
         late = sum(1 for row in found.shipments if (row["late_probability"] or 0.0) >= network.LATE)
         shown = (len(found.locations), len(found.suppliers), found.under_way, late)
         for figure, value in zip(figures, shown, strict=True):
             figure.show(parts.number(value))
-        shipments.clear()
-        stands.clear()
+        for part in (stuck, shipments, stands):
+            part.clear()
+        with stuck:
+            _stuck(page, found)
         with shipments:
             _shipments(page, found)
         with stands:
@@ -74,6 +81,15 @@ def _show(page: Page, view: network.NetworkView) -> None:
 
     fill(view)
     ui.timer(AGAIN_SECONDS, again, immediate=False)
+
+
+def _stuck(page: Page, view: network.NetworkView) -> None:
+    """Where deliveries get stuck now; nothing where they do not."""
+    now = page.dashboard.clock()
+    for row in view.stuck:
+        with parts.box("notice bad"):
+            parts.text(f"Stuck at {row['node']} since {parts.when(row['opened_at'], now)}", "strong")
+            parts.text(row["message"] or "", "soft small")
 
 
 def _shipments(page: Page, view: network.NetworkView) -> None:
@@ -130,9 +146,33 @@ def _suppliers(view: network.NetworkView) -> None:
             row["region"] or "–",
             parts.number(row["series"]),
             "–" if row["lead_time_days"] is None else f"{row['lead_time_days']:.1f} days",
+            _observed(row["observed"]),
             parts.number(row["open_orders"]),
         ]
         for row in view.suppliers
     ]
-    columns = [("Supplier", False), ("Region", False), ("Series", True), ("Lead time", True), ("Open orders", True)]
+    columns = [
+        ("Supplier", False),
+        ("Region", False),
+        ("Series", True),
+        ("Stated", True),
+        ("Observed", True),
+        ("Open orders", True),
+    ]
     parts.table(columns, rows)
+
+
+def _observed(days: tuple[float, float, float] | None) -> str:
+    """Mean, and from the 10 % to the 90 % quantile."""
+    return "–" if days is None else f"{days[0]:.1f} days ({days[1]:.1f} to {days[2]:.1f})"
+
+
+def _clusters(view: network.NetworkView) -> None:
+    columns = [("Kind", False), ("Group", False), ("What it is like", False), ("Members", False)]
+    rows = [[line.kind, line.cluster + 1, line.description or "–", _named(line.members)] for line in view.clusters]
+    parts.table(columns, rows)
+
+
+def _named(members: tuple[str, ...]) -> str:
+    rest = len(members) - NAMED
+    return ", ".join(members[:NAMED]) + (f" and {rest:,} more" if rest > 0 else "")
