@@ -58,6 +58,11 @@ def run_live(settings: Settings, *, once: bool = False, stop: threading.Event | 
                     queries.append(start_totals(spark, settings, Tables(settings)))
                 log.info("live: %s", ", ".join(query.name for query in queries))
                 _wait(queries, stop)
+                if once and follow_shipments(settings, Tables(settings), stop, once=True):
+                    # What orders were told of their arrivals is taken in as well.
+                    ingest.stop()
+                    queries[0] = start_ingest(spark, settings, Tables(settings), once=True, then=engine.stage)
+                    _wait(queries, stop)
             finally:
                 for query in queries:
                     query.stop()
@@ -101,10 +106,9 @@ def _relaying(settings: Settings) -> Iterator[None]:
 
 @contextmanager
 def _tracking(settings: Settings, *, once: bool) -> Iterator[None]:
-    """Shipments are followed in a thread of its own; `once`: at the end, in this one."""
+    """Shipments are followed in a thread of its own; not where everything ends by itself."""
     if once:
         yield
-        follow_shipments(settings, Tables(settings), threading.Event(), once=True)
         return
     stop = threading.Event()
 

@@ -22,8 +22,11 @@ from pipelines.shipments.risk.deliveries import RiskAssessor
 from pipelines.shipments.tracker import ShipmentTracker
 
 
-def follow_shipments(settings: Settings, tables: Tables, stop: threading.Event, *, once: bool = False) -> None:
+def follow_shipments(settings: Settings, tables: Tables, stop: threading.Event, *, once: bool = False) -> int:
     """Track until `stop` is set; `once`: what has been taken in so far.
+
+    Returns:
+        How many orders were told of an arrival: events on `restock.order_status` that ask to be taken in.
 
     Raises:
         OwnershipError: another process tracks the shipments of this home.
@@ -32,8 +35,13 @@ def follow_shipments(settings: Settings, tables: Tables, stop: threading.Event, 
         kafka.prepare(settings, write=(topics.ORDER_STATUS, topics.ALERTS))
         producer = kafka.producer(settings)
 
+        told = 0
+
         def send_statuses(messages: Messages) -> None:
-            kafka.send(producer, topics.ORDER_STATUS, messages)
+            nonlocal told
+            sent = list(messages)
+            kafka.send(producer, topics.ORDER_STATUS, sent)
+            told += len(sent)
 
         def tell(alerts: Sequence[Alert]) -> None:
             send_alerts(producer, alerts)
@@ -54,6 +62,7 @@ def follow_shipments(settings: Settings, tables: Tables, stop: threading.Event, 
             watch.look(datetime.now(UTC))
         else:
             tracker.run(_looking(stop, watch, settings.shipments.look_seconds))
+    return told
 
 
 def _looking(stop: threading.Event, watch: BottleneckWatch, seconds: float) -> Callable[[float], bool]:
