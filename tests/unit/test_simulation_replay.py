@@ -8,7 +8,6 @@ import orjson
 import pandas as pd
 import pytest
 import typer
-from confluent_kafka import KafkaError, KafkaException
 from typer.testing import CliRunner
 
 from pipelines.errors import UsageError
@@ -16,13 +15,6 @@ from pipelines.simulation.commands import register
 from pipelines.simulation.replay import ReplayOptions, events, read_sales, select
 
 CSV = "date,store,item,sales\n2016-01-02,01,007,5\n2016-01-01,01,007,3\n2016-01-01,2,007,0\n2016-01-03,2,007,-2\n"
-
-
-class NoBroker:
-    """An admin client that reaches nothing."""
-
-    def list_topics(self, timeout: float) -> None:
-        raise KafkaException(KafkaError(KafkaError._TRANSPORT, "no broker"))
 
 
 @pytest.fixture
@@ -192,9 +184,9 @@ def test_the_catalog_alone_needs_no_broker(app, tmp_path) -> None:
 
 def test_without_a_broker_the_answer_is_1_and_says_what_to_do(app, csv, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("STOCKCAST_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr("pipelines.io.kafka.admin", lambda _: NoBroker())
 
     result = CliRunner().invoke(app, ["replay", str(csv(CSV)), "--set", "kafka.bootstrap_servers=127.0.0.1:1"])
 
     assert result.exit_code == 1
-    assert "stockcast broker start" in result.output
+    # Where the terminal breaks the line depends on what the client says of the broker.
+    assert "stockcast broker start" in " ".join(result.output.split())
