@@ -181,6 +181,9 @@ class Consequences:
             return {}
         columns = ("order_id", "location_id", "sku")
         orders = self._tables.read(ORDERS, columns, pc.field("order_id").isin(list(shipment_of))).to_pylist()
+        if not orders:
+            # Orders that were placed elsewhere: nobody here waits for them.
+            return {}
         of_product = pc.field("sku").isin(sorted({order["sku"] for order in orders}))
         where = of_product & (pc.field("policy_version") == pointer.version)
         policies = {_series(row): row for row in self._tables.read(INVENTORY_POLICIES, where=where).to_pylist()}

@@ -131,3 +131,14 @@ def test_a_shipment_that_nobody_waits_for_or_that_has_come_tells_nobody(chain, h
     tracker.catch_up()
     tracker.save()
     assert heard == {"statuses": [], "alerts": []}
+
+
+def test_a_late_shipment_with_an_order_that_was_placed_elsewhere_is_told_without_a_stake(tables, heard):
+    # given a plan, but no order of ours
+    plant_policies(tables, SERIES, as_of=NOW.date() - timedelta(days=1))
+    tracker = tracker_of(tables, heard)
+    arrive(tables, 1, "departed", PROMISED)
+    arrive(tables, 2, "exception", PROMISED + timedelta(days=3))
+    tracker.catch_up()
+    tracker.save()
+    assert [alert.details["orders"] for alert in heard["alerts"]] == [[]]
