@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 from pyspark.sql.streaming.query import StreamingQuery
 
@@ -49,6 +50,11 @@ class IngestRun:
     def isActive(self) -> bool:
         """Whether it runs."""
         return bool(self.query.isActive)
+
+    @property
+    def recentProgress(self) -> list[Any]:
+        """Reports of its last micro-batches."""
+        return list(self.query.recentProgress)
 
     def stop(self) -> None:
         """Stop in an orderly way."""
