@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from types import FrameType
@@ -80,27 +80,38 @@ def _wait(queries: list[StreamingQuery | IngestRun], stop: threading.Event) -> N
 
 
 @contextmanager
-def _relaying(settings: Settings) -> Iterator[None]:
-    """The relay in a thread of its own; it outlives broker outages, and ends after publishing the rest."""
+def _kept_running(name: str, run: Callable[[threading.Event], None], failed: str) -> Iterator[None]:
+    """Work in a thread of its own until the block ends; after a failure, which `failed` tells, it is begun anew."""
     stop = threading.Event()
 
-    def run() -> None:
+    def keep_running() -> None:
         while not stop.is_set():
             try:
-                relay = Relay(settings, Tables(settings))
-                relay.run(stop.wait, kafka_expiry(settings, Tables(settings)))
-                relay.close()
+                run(stop)
             except Exception:
-                log.exception("the relay stopped; orders stay in the outbox, trying again")
+                log.exception(failed)
                 stop.wait(RETRY_SECONDS)
 
-    thread = threading.Thread(target=run, name="relay", daemon=True)
+    thread = threading.Thread(target=keep_running, name=name, daemon=True)
     thread.start()
     try:
         yield
     finally:
         stop.set()
         thread.join()
+
+
+@contextmanager
+def _relaying(settings: Settings) -> Iterator[None]:
+    """The relay in a thread of its own; it outlives broker outages, and ends after publishing the rest."""
+
+    def run(stop: threading.Event) -> None:
+        relay = Relay(settings, Tables(settings))
+        relay.run(stop.wait, kafka_expiry(settings, Tables(settings)))
+        relay.close()
+
+    with _kept_running("relay", run, "the relay stopped; orders stay in the outbox, trying again"):
+        yield
     relay_once(settings, Tables(settings))
 
 
@@ -110,23 +121,12 @@ def _tracking(settings: Settings, *, once: bool) -> Iterator[None]:
     if once:
         yield
         return
-    stop = threading.Event()
 
-    def run() -> None:
-        while not stop.is_set():
-            try:
-                follow_shipments(settings, Tables(settings), stop)
-            except Exception:
-                log.exception("following the shipments stopped; trying again")
-                stop.wait(RETRY_SECONDS)
+    def run(stop: threading.Event) -> None:
+        follow_shipments(settings, Tables(settings), stop)
 
-    thread = threading.Thread(target=run, name="track-shipments", daemon=True)
-    thread.start()
-    try:
+    with _kept_running("track-shipments", run, "following the shipments stopped; trying again"):
         yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 @contextmanager
@@ -139,25 +139,14 @@ def _sending(settings: Settings, *, once: bool) -> Iterator[None]:
         yield
         _send_once(settings)
         return
-    stop = threading.Event()
 
-    def run() -> None:
-        while not stop.is_set():
-            try:
-                with closing(OrderSender(settings, Tables(settings), lambda: datetime.now(UTC))) as sender:
-                    sender.run(stop.wait)
-            except Exception:
-                log.exception("sending orders stopped; they stay in Kafka, trying again")
-                stop.wait(RETRY_SECONDS)
+    def run(stop: threading.Event) -> None:
+        with closing(OrderSender(settings, Tables(settings), lambda: datetime.now(UTC))) as sender:
+            sender.run(stop.wait)
 
     check_supplier_api(settings.supplier_api)
-    thread = threading.Thread(target=run, name="send-orders", daemon=True)
-    thread.start()
-    try:
+    with _kept_running("send-orders", run, "sending orders stopped; they stay in Kafka, trying again"):
         yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 @contextmanager
@@ -167,23 +156,12 @@ def _alerting(settings: Settings, *, once: bool) -> Iterator[None]:
         yield
         return
     check_alert_webhook(settings.alert_webhook)
-    stop = threading.Event()
 
-    def run() -> None:
-        while not stop.is_set():
-            try:
-                AlertWebhook(settings, lambda: datetime.now(UTC)).run(stop.is_set)
-            except Exception:
-                log.exception("sending alerts stopped; they stay in Kafka, trying again")
-                stop.wait(RETRY_SECONDS)
+    def run(stop: threading.Event) -> None:
+        AlertWebhook(settings, lambda: datetime.now(UTC)).run(stop.is_set)
 
-    thread = threading.Thread(target=run, name="alert-webhook", daemon=True)
-    thread.start()
-    try:
+    with _kept_running("alert-webhook", run, "sending alerts stopped; they stay in Kafka, trying again"):
         yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def _send_once(settings: Settings) -> None:
