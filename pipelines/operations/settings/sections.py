@@ -303,6 +303,26 @@ class DriftSettings(_Section):
     level_change_limit: float = Field(4.0, gt=0, description="change of a category's week in standard deviations")
 
 
+class MonitoringSettings(_Section):
+    """Metrics for Prometheus, served by each streaming job while it runs."""
+
+    enabled: bool = Field(False, description="serve metrics; a port that is taken stops nothing")
+    host: str = Field("127.0.0.1", description="address to listen on; beyond loopback only with a token")
+    port: int = Field(9464, ge=0, le=65535, description="one of its own for each job on a machine; 0: any that is free")
+    token: SecretStr | None = Field(None, description="whoever asks must bear it; from the environment or a 0600 file")
+    token_file: str | None = Field(None, description="0600, holds the token")
+    refresh_seconds: float = Field(10.0, ge=0, description="figures from tables and Kafka are taken at most so often")
+    stalled_seconds: float = Field(
+        300.0, gt=0, description="unhealthy: records or orders have waited for so long and nothing moves"
+    )
+
+
+class LoggingSettings(_Section):
+    """What a job writes to standard error."""
+
+    format: str = Field("text", pattern="^(text|json)$", description="lines for people, or a JSON object a line")
+
+
 class Settings(_Section):
     """All of Stockcast's settings."""
 
@@ -325,6 +345,8 @@ class Settings(_Section):
     tracking: TrackingSettings = TrackingSettings()
     promotion: PromotionSettings = PromotionSettings()
     drift: DriftSettings = DriftSettings()
+    monitoring: MonitoringSettings = MonitoringSettings()
+    logging: LoggingSettings = LoggingSettings()
 
     @property
     def home_path(self) -> Path:
