@@ -22,7 +22,8 @@ import pyarrow.parquet
 
 from pipelines.contracts.events import IDENTIFIER
 from pipelines.contracts.tables import CATALOG, CATALOG_TABLES, LOCATIONS, PRODUCTS, SOURCING, SUPPLIERS, Table
-from pipelines.errors import CatalogError
+from pipelines.errors import CatalogError, UsageError
+from pipelines.inventory.supplier_terms import read_closed_days, read_cut_off, read_quantity_breaks, read_weekdays
 from pipelines.io.delta import Tables
 from pipelines.io.ownership import ownership
 from pipelines.operations.settings import Settings
@@ -149,6 +150,24 @@ def _cost(name: str, **rule: Any) -> _Column:
     return _Column(name, _numbers, "expected a number of at least 0", _not_negative, **rule)
 
 
+def _terms(name: str, example: str, read: Callable[[str], object]) -> _Column:
+    """Text in a small notation of its own, which `read` understands."""
+
+    def readable(value: str) -> bool:
+        try:
+            read(value)
+        except UsageError:
+            return False
+        return True
+
+    return _text(
+        name,
+        expected=f"expected {example}",
+        check=lambda values: values.map(readable),
+        optional=True,
+    )
+
+
 def _rules(default_service_level: float) -> dict[str, tuple[_Column, ...]]:
     zones = available_timezones()
     return {
@@ -181,7 +200,20 @@ def _rules(default_service_level: float) -> dict[str, tuple[_Column, ...]]:
             _Column("latitude", _numbers, "expected degrees from -90 to 90", _within(-90, 90)),
             _Column("longitude", _numbers, "expected degrees from -180 to 180", _within(-180, 180)),
         ),
-        SUPPLIERS.name: (_identifier("supplier_id"), _text("name"), _text("region")),
+        SUPPLIERS.name: (
+            _identifier("supplier_id"),
+            _text("name"),
+            _text("region"),
+            _terms("order_weekdays", "days such as Mon Wed Fri", read_weekdays),
+            _terms("order_cut_off", "a time of day such as 14:00", read_cut_off),
+            _terms("closed_days", "dates such as 2026-12-25 2026-12-26", read_closed_days),
+            _text(
+                "timezone",
+                expected="expected an IANA time zone such as Europe/Madrid",
+                check=lambda names: names.isin(zones),
+                optional=True,
+            ),
+        ),
         SOURCING.name: (
             _identifier("location_id"),
             _identifier("sku"),
@@ -208,6 +240,8 @@ def _rules(default_service_level: float) -> dict[str, tuple[_Column, ...]]:
                 default=default_service_level,
             ),
             _cost("review_days", optional=True, default=1.0),
+            _Column("maximum_order", _integers, "expected a whole number above 0", _positive, optional=True),
+            _terms("quantity_breaks", "units:price pairs such as 100:9.50 500:9.00", read_quantity_breaks),
         ),
     }
 

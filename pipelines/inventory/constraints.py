@@ -10,10 +10,7 @@ import numpy.typing as npt
 from pipelines.inventory.economics import round_up
 from pipelines.inventory.forecast_distribution import FloatArray
 from pipelines.inventory.lead_time_demand import LeadTimeDemand
-from pipelines.inventory.quantity import MINIMUM_ORDER, NOTHING, ORDER_UP_TO, PACK_SIZE
-
-MAXIMUM_ORDER = "maximum_order"
-BUDGET = "budget"
+from pipelines.inventory.quantity import BUDGET, MAXIMUM_ORDER, MINIMUM_ORDER, NOTHING, ORDER_UP_TO, PACK_SIZE
 
 TextArray = npt.NDArray[np.str_]
 _WIDTH = f"<U{max(map(len, (NOTHING, ORDER_UP_TO, PACK_SIZE, MINIMUM_ORDER, MAXIMUM_ORDER, BUDGET)))}"
@@ -85,10 +82,7 @@ def within_budget(orders: Orders, demand: LeadTimeDemand, worth: Worth, budget: 
     if float(cost.sum()) <= budget + 1e-9:
         return orders
     series, units = _parcels(orders.quantity, worth)
-    before = np.zeros(len(units))
-    for row in np.unique(series):  # a parcel stands on those before it
-        mine = series == row
-        before[mine] = np.cumsum(units[mine]) - units[mine]
+    before = _units_before(series, units)
     low = worth.position[series] + before
     saved = worth.margin[series] * (
         _expected_shortage(demand, series, low) - _expected_shortage(demand, series, low + units)
@@ -107,6 +101,15 @@ def within_budget(orders: Orders, demand: LeadTimeDemand, worth: Worth, budget: 
         left -= price[place]
     binding = np.where(quantity < orders.quantity, BUDGET, orders.binding).astype(_WIDTH)
     return Orders(quantity, binding)
+
+
+def _units_before(series: npt.NDArray[np.int64], units: FloatArray) -> FloatArray:
+    """What each parcel stands on: the units of its series' parcels before it."""
+    order = np.argsort(series, kind="stable")
+    total = np.cumsum(units[order]) - units[order]
+    before = np.empty(len(units))
+    before[order] = total - total[np.searchsorted(series[order], series[order])]
+    return before
 
 
 def _parcels(quantity: FloatArray, worth: Worth) -> tuple[npt.NDArray[np.int64], FloatArray]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from pipelines.inventory.policies import CRITICAL_RATIO, FILL_RATE, LEAST_COST, NO_DEMAND, SHELF_LIFE
-from pipelines.inventory.quantity import whole_packs
+from pipelines.inventory.quantity import BUDGET, MAXIMUM_ORDER, WAREHOUSE_SHORTAGE, whole_packs
 
 
 class PolicyRow(Protocol):
@@ -36,21 +36,43 @@ class PolicyRow(Protocol):
     def forecast_version(self) -> str: ...
 
 
-def explain_order(policy: PolicyRow, on_hand: int, on_order: int, quantity: int) -> str:
+def explain_order(policy: PolicyRow, on_hand: int, on_order: int, quantity: int, bound: str = "") -> str:
     """Why `quantity` was ordered: position, reorder point, order-up-to level, rounding, versions.
 
     Args:
         policy: the policy row that decided.
         on_hand, on_order: units at the moment of the decision.
         quantity: units ordered.
+        bound: what decided the number, as `order_quantity` says it.
     """
     position = on_hand + on_order
     return (
-        f"Position {position} (on hand {on_hand} + on order {on_order}) is at or below the reorder point "
-        f"{policy.reorder_point} ({_reorder_point(policy)}); order up to {policy.order_up_to}"
-        f"{_size(policy)}: {_rounding(policy, policy.order_up_to - position, quantity)}; "
-        f"forecast {policy.forecast_version}, policy {policy.policy_version}"
+        f"{_called_for(policy, on_hand, on_order)}; order up to {policy.order_up_to}"
+        f"{_size(policy)}: {_rounding(policy, policy.order_up_to - position, quantity, bound)}; {_versions(policy)}"
     )
+
+
+def explain_transfer(policy: PolicyRow, on_hand: int, on_order: int, quantity: int, source: str, reason: str) -> str:
+    """Why `quantity` is asked of a sibling location before anything is bought.
+
+    Args:
+        source: the location that gives. reason: why that is better than buying.
+    """
+    return (
+        f"{_called_for(policy, on_hand, on_order)}; order up to {policy.order_up_to}: transfer of {quantity} from "
+        f"{source} ({reason}); {_versions(policy)}"
+    )
+
+
+def _called_for(policy: PolicyRow, on_hand: int, on_order: int) -> str:
+    return (
+        f"Position {on_hand + on_order} (on hand {on_hand} + on order {on_order}) is at or below the reorder point "
+        f"{policy.reorder_point} ({_reorder_point(policy)})"
+    )
+
+
+def _versions(policy: PolicyRow) -> str:
+    return f"forecast {policy.forecast_version}, policy {policy.policy_version}"
 
 
 def _reorder_point(policy: PolicyRow) -> str:
@@ -68,6 +90,7 @@ def _size(policy: PolicyRow) -> str:
     reasons = {
         "economic_order_quantity": f" ({_above(policy)} above it by the economic order quantity)",
         "minimum_order": f" ({_above(policy)} above it by the minimum order of {policy.minimum_order})",
+        "quantity_break": f" ({_above(policy)} above it: in orders of that size a unit costs less)",
         "pack_size": f" ({_above(policy)} above it: one pack)",
         SHELF_LIFE: " (what is expected to sell within its shelf life)",
         CRITICAL_RATIO: " (margin against the cost of a unit left over)",
@@ -81,8 +104,17 @@ def _above(policy: PolicyRow) -> int:
     return policy.order_up_to - policy.reorder_point
 
 
-def _rounding(policy: PolicyRow, needed: int, quantity: int) -> str:
+_CUT_BY = {
+    MAXIMUM_ORDER: "the most that may be ordered in a day",
+    BUDGET: "its share of the day's budget",
+    WAREHOUSE_SHORTAGE: "its share of what the warehouse has",
+}
+
+
+def _rounding(policy: PolicyRow, needed: int, quantity: int, bound: str) -> str:
     packs = f"in packs of {policy.pack_size}"
+    if bound in _CUT_BY:
+        return f"{needed} needed, cut to {quantity} by {_CUT_BY[bound]}"
     if quantity == needed:
         return f"{needed} needed and ordered"
     if quantity > whole_packs(needed, policy.pack_size):

@@ -26,6 +26,8 @@ from pipelines.contracts.tables import (
     PLANNING,
     PRODUCTS,
     SOURCING,
+    SUPPLIERS,
+    TIME,
 )
 from pipelines.errors import MissingDataError, PublishingError
 from pipelines.inventory.planning_inputs import (
@@ -38,6 +40,7 @@ from pipelines.inventory.policies import get_policy
 from pipelines.inventory.series_planning import (
     CHUNK,
     FORECAST_VALUES,
+    ORDER_WINDOWS,
     PRODUCT_TERMS,
     SERIES,
     SERIES_SCHEMA,
@@ -47,6 +50,7 @@ from pipelines.inventory.series_planning import (
     plan_series,
     with_terms,
 )
+from pipelines.inventory.supplier_terms import calendar_of, longest_wait, order_windows
 from pipelines.io.delta import Tables, spark_schema
 from pipelines.io.ownership import ownership
 from pipelines.io.published import FORECASTS, POLICIES, Published, in_force, publish
@@ -128,7 +132,9 @@ def plan(
     get_policy(settings.planning.method)
     with ownership(settings, PLANNING, "publishing"):
         forecast = _forecast_in_force(tables, as_of)
-        terms = with_lead_times(_read_terms(tables), lead_time_records(tables, forecast.as_of))
+        terms = with_lead_times(
+            _read_terms(tables, forecast.as_of + timedelta(days=1)), lead_time_records(tables, forecast.as_of)
+        )
         correlation = error_correlation(tables, forecast.version)
         made = Plan(
             policy_version=policy_version(forecast, terms, settings.planning, correlation),
@@ -167,8 +173,11 @@ def policy_version(forecast: Published, terms: pa.Table, planning: PlanningSetti
     """`p-YYYYMMDD-<hash>` of everything that decides the levels; sorts by the forecasts' day."""
     decisive = planning.model_dump(mode="json", exclude={"versions_kept", "driver_series"})
     sink = pa.BufferOutputStream()
-    points = pc.binary_join(terms[LEAD_TIME_POINTS].cast(pa.list_(pa.string())), " ")
-    readable = terms.set_column(terms.schema.get_field_index(LEAD_TIME_POINTS), LEAD_TIME_POINTS, points)
+    readable = terms
+    for name in (LEAD_TIME_POINTS, ORDER_WINDOWS):
+        place = readable.schema.get_field_index(name)
+        numbers = readable[name] if name == LEAD_TIME_POINTS else readable[name].cast(pa.list_(pa.int64()))
+        readable = readable.set_column(place, name, pc.binary_join(numbers.cast(pa.list_(pa.string())), " "))
     pa.csv.write_csv(readable.sort_by([(name, "ascending") for name in SERIES]), sink)
     digest = hashlib.sha256(
         json.dumps(
@@ -237,10 +246,33 @@ def _forecast_in_force(tables: Tables, as_of: date | None) -> Published:
     return forecast
 
 
-def _read_terms(tables: Tables) -> pa.Table:
-    """Sourcing rows with their product's cost: `TERMS_SCHEMA` but for the observed lead times."""
+def _with_calendars(terms: pa.Table, suppliers: pa.Table, first: date) -> pa.Table:
+    """With the column `order_windows`, and reviews as far apart as the supplier's order days from `first` on."""
+    windows: dict[str, list[datetime]] = {}
+    waits: dict[str, float] = {}
+    for row in suppliers.to_pylist():
+        found = calendar_of(row)
+        if found is not None:
+            windows[row["supplier_id"]] = order_windows(*found, first)
+            waits[row["supplier_id"]] = longest_wait(found[0], first)
+    names = terms["supplier_id"].to_pylist()
+    review = [
+        max(days, waits.get(name, 0.0)) for days, name in zip(terms["review_days"].to_pylist(), names, strict=True)
+    ]
+    terms = terms.set_column(terms.schema.get_field_index("review_days"), "review_days", pa.array(review, pa.float64()))
+    return terms.append_column(ORDER_WINDOWS, pa.array([windows.get(name) for name in names], pa.list_(TIME)))
+
+
+def _read_terms(tables: Tables, first: date) -> pa.Table:
+    """Sourcing rows with their product's cost: `TERMS_SCHEMA` but for the observed lead times.
+
+    Args:
+        first: the first day that is planned for.
+    """
     products = tables.read(PRODUCTS, columns=PRODUCT_TERMS)
-    terms = tables.read(SOURCING).join(products, keys="sku", join_type="left outer")
+    terms = _with_calendars(
+        tables.read(SOURCING).join(products, keys="sku", join_type="left outer"), tables.read(SUPPLIERS), first
+    )
     if terms.num_rows == 0:
         raise MissingDataError("the catalog has no sourcing; load one first (jobs/load_catalog.py)")
     known = pa.schema([field for field in TERMS_SCHEMA if field.name != LEAD_TIME_POINTS])

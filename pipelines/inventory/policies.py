@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.errors import UsageError
-from pipelines.inventory.economics import DAYS_PER_YEAR, round_up
+from pipelines.inventory.economics import DAYS_PER_YEAR, QuantityBreaks, order_quantity_with_breaks, round_up
 from pipelines.inventory.forecast_distribution import FloatArray
 from pipelines.inventory.lead_time_demand import LeadTimeDemand, expected_demand
 
@@ -26,6 +26,7 @@ SERVICE_LEVEL = "service_level"
 ECONOMIC_ORDER_QUANTITY = "economic_order_quantity"
 MINIMUM_ORDER = "minimum_order"
 PACK_SIZE = "pack_size"
+QUANTITY_BREAK = "quantity_break"
 SHELF_LIFE = "shelf_life"
 CRITICAL_RATIO = "critical_ratio"
 FILL_RATE = "fill_rate"
@@ -36,6 +37,7 @@ BINDING_CONSTRAINTS = (
     ECONOMIC_ORDER_QUANTITY,
     MINIMUM_ORDER,
     PACK_SIZE,
+    QUANTITY_BREAK,
     SHELF_LIFE,
     CRITICAL_RATIO,
     FILL_RATE,
@@ -60,6 +62,7 @@ class Terms:
         unit_cost, unit_price: money per unit.
         shelf_life_days: nan for what keeps.
         review_days: days between reviews.
+        breaks: what a unit costs in larger orders; None where no series has any.
     """
 
     service_level: FloatArray
@@ -71,6 +74,7 @@ class Terms:
     unit_price: FloatArray
     shelf_life_days: FloatArray
     review_days: FloatArray
+    breaks: QuantityBreaks | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,22 @@ class SeriesBatch:
     def yearly_demand(self) -> FloatArray:
         """Units per year at the forecast's average rate, shape (n,)."""
         return np.asarray(self.demand.daily_mean.mean(axis=1) * DAYS_PER_YEAR, dtype=np.float64)
+
+    @property
+    def quantity_at_breaks(self) -> FloatArray:
+        """The order size of least yearly cost where a larger order makes units cheaper, else 0; shape (n,)."""
+        terms = self.terms
+        if terms.breaks is None:
+            return np.zeros(len(terms.pack_size))
+        has = np.isfinite(terms.breaks.unit_cost[:, 1:]).any(axis=1) & np.isfinite(terms.breaks.unit_cost[:, 0])
+        rate = np.divide(
+            terms.holding_cost, terms.unit_cost, out=np.zeros_like(terms.unit_cost), where=terms.unit_cost > 0
+        )
+        usable = has & (rate > 0)
+        quantity, region = order_quantity_with_breaks(
+            terms.order_cost, np.where(usable, rate, 1.0), self.yearly_demand, terms.breaks
+        )
+        return np.where(usable & (region > 0), np.minimum(quantity, self.yearly_demand), 0.0)
 
     @property
     def shelf_life_demand(self) -> FloatArray:

@@ -17,29 +17,38 @@ from threadpoolctl import threadpool_limits
 
 from pipelines.contracts.tables import INVENTORY_POLICIES, PRODUCTS, QUANTILE_COLUMNS, SOURCING, TIME
 from pipelines.errors import PublishingError
+from pipelines.inventory.economics import QuantityBreaks
 from pipelines.inventory.forecast_distribution import FloatArray
 from pipelines.inventory.lead_time_demand import DailyForecasts, Protection, lead_time_demand
 from pipelines.inventory.planning_inputs import LEAD_TIME_POINTS
 from pipelines.inventory.policies import Levels, SeriesBatch, Terms, get_policy
 from pipelines.inventory.scenarios import LEVEL_CORRELATION
+from pipelines.inventory.supplier_terms import read_quantity_breaks
 
+ORDER_WINDOWS = "order_windows"
 SERIES = ("location_id", "sku")
 FORECAST_VALUES = ("yhat", *QUANTILE_COLUMNS)
 PRODUCT_TERMS = ("sku", "unit_cost", "unit_price", "shelf_life_days")
+TRANSFER_COLUMNS = ("offer", "source", "quantity", "days", "cost", "reason")
 _COPIED = (
     *SERIES,
     *("supplier_id", "lead_time_days", "lead_time_std_days", "review_days"),
-    *("pack_size", "minimum_order", "unit_cost", "unit_price"),
+    *("pack_size", "minimum_order", "unit_cost", "unit_price", "maximum_order", ORDER_WINDOWS),
 )
+
+LATER = ("allowance", "allowance_reason", *(f"transfer_{name}" for name in TRANSFER_COLUMNS))
+"""Columns that are planned for all series together (`pipelines.inventory.shared_limits`), null until then."""
 
 TERMS_SCHEMA = pa.schema(
     [
         *SOURCING.schema,
         *(PRODUCTS.schema.field(name) for name in PRODUCT_TERMS[1:]),
+        pa.field(ORDER_WINDOWS, pa.list_(TIME)),
         pa.field(LEAD_TIME_POINTS, pa.list_(pa.float64())),
     ]
 )
-"""A sourcing row with what its product costs, and its observed lead times (null: none were observed)."""
+"""A sourcing row with what its product costs, when its supplier takes orders (null: always), and its observed lead
+times (null: none were observed)."""
 
 SERIES_SCHEMA = pa.schema(
     [
@@ -182,7 +191,23 @@ def _terms(rows: pa.Table) -> Terms:
         unit_price=_column(rows, "unit_price"),
         shelf_life_days=_column(rows, "shelf_life_days"),
         review_days=_column(rows, "review_days"),
+        breaks=_breaks(rows),
     )
+
+
+def _breaks(rows: pa.Table) -> QuantityBreaks | None:
+    """Price regions of series of which any has quantity breaks; the list price first, inf where there is no region."""
+    texts = rows["quantity_breaks"].to_pylist()
+    if not any(texts):
+        return None
+    read = [read_quantity_breaks(text) if text else () for text in texts]
+    width = 1 + max(map(len, read))
+    least, cost = np.zeros((len(read), width)), np.full((len(read), width), np.inf)
+    cost[:, 0] = np.nan_to_num(_column(rows, "unit_cost"), nan=np.inf)
+    for row, pairs in enumerate(read):
+        for place, (units, price) in enumerate(pairs, start=1):
+            least[row, place], cost[row, place] = units, price
+    return QuantityBreaks(least, cost)
 
 
 def _policies(rows: pa.Table, batch: SeriesBatch, levels: Levels, plan: Plan) -> pa.Table:
@@ -212,6 +237,7 @@ def _policies(rows: pa.Table, batch: SeriesBatch, levels: Levels, plan: Plan) ->
         "correlation": repeated(plan.correlation, pa.float64()),
     }
     schema = INVENTORY_POLICIES.schema
+    columns |= {field.name: pa.nulls(size, field.type) for field in schema if field.name in LATER}
     return pa.table([columns[name] for name in schema.names], names=schema.names).cast(schema)
 
 

@@ -6,7 +6,6 @@ replay of the same rows decides the same, byte for byte.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,41 +14,15 @@ import orjson
 from pipelines.contracts.identifiers import identifier
 from pipelines.contracts.tables import FLAG_COLUMNS, ORDER_COLUMNS
 from pipelines.ingestion.times import format_time, parse_time
-from pipelines.inventory.explanation import explain_order
+from pipelines.inventory.explanation import explain_order, explain_transfer
 from pipelines.inventory.policies import NO_DEMAND
-from pipelines.inventory.quantity import order_quantity
-from pipelines.inventory.scenarios import LEVEL_CORRELATION
+from pipelines.inventory.quantity import MAXIMUM_ORDER, Limit, order_quantity
 from pipelines.inventory.stockout import demand_between, projected_stockout_days, stockout_probability
 from pipelines.operations.settings import RestockSettings
+from pipelines.restocking.live_policy import DAY, HOUR, OFFER_DAYS, LivePolicy
 from pipelines.restocking.positions import OpenOrder, Position
 
-DAY = 86_400_000_000
-HOUR = 3_600_000_000
-
 SEVERITIES = (None, "low", "high", "critical")
-
-
-@dataclass(frozen=True, slots=True)
-class LivePolicy:
-    """A row of `gold/inventory_policies`, as the live stage needs it; `in_force_from` in microseconds."""
-
-    policy_version: str
-    forecast_version: str
-    supplier_id: str | None
-    reorder_point: int
-    order_up_to: int
-    safety_stock: float
-    lead_time_days: float
-    review_days: float
-    service_level: float
-    binding_constraint: str
-    pack_size: int
-    minimum_order: int
-    in_force_from: int
-    cumulative_mean: Sequence[float]
-    cumulative_std: Sequence[float]
-    unit_cost: float | None = None
-    correlation: float = LEVEL_CORRELATION
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,29 +37,96 @@ class Trigger:
 Record = dict[str, Any]
 
 
-def decide_order(position: Position, policy: LivePolicy, trigger: Trigger, now: int) -> Record | None:
-    """The order that the position calls for, entered into the position as open; None when it calls for none."""
-    on_order = position.on_order
-    inventory_position = position.on_hand + on_order
-    if inventory_position > policy.reorder_point or now < position.hold_until:
+def decide_orders(position: Position, policy: LivePolicy, trigger: Trigger, now: int) -> list[Record]:
+    """The orders that the position calls for, entered into the position as open: what a sibling location can spare
+    first, then, where the position is still at or below its reorder point, what is to be bought."""
+    orders = (_transfer(position, policy, trigger, now), _purchase(position, policy, trigger, now))
+    return [order for order in orders if order is not None]
+
+
+def _calls_for_stock(position: Position, policy: LivePolicy, now: int) -> bool:
+    return (
+        position.on_hand + position.on_order <= policy.reorder_point
+        and now >= position.hold_until
+        and policy.binding_constraint != NO_DEMAND
+    )
+
+
+def _transfer(position: Position, policy: LivePolicy, trigger: Trigger, now: int) -> Record | None:
+    """What is asked of a sibling: its offer is used once, however much of it is needed."""
+    offer = policy.transfer
+    if offer is None or offer.offer == position.offer_taken or not _calls_for_stock(position, policy, now):
         return None
-    if policy.binding_constraint == NO_DEMAND:
+    if now > policy.in_force_from + round(OFFER_DAYS * DAY):
         return None
-    quantity, _ = order_quantity(
-        inventory_position, policy.reorder_point, policy.order_up_to, policy.pack_size, policy.minimum_order
+    quantity = min(offer.quantity, policy.order_up_to - position.on_hand - position.on_order)
+    position.offer_taken = offer.offer
+    explained = explain_transfer(policy, position.on_hand, position.on_order, quantity, offer.source, offer.reason)
+    order_id = identifier("o", position.location_id, position.sku, trigger.event_id, offer.source)
+    return _enter(position, policy, trigger, now, _Asked(order_id, offer.source, quantity, offer.days, explained))
+
+
+def _purchase(position: Position, policy: LivePolicy, trigger: Trigger, now: int) -> Record | None:
+    if not _calls_for_stock(position, policy, now):
+        return None
+    limit, smallest = _limit(position, policy, now)
+    quantity, bound = order_quantity(
+        position.on_hand + position.on_order,
+        policy.reorder_point,
+        policy.order_up_to,
+        policy.pack_size,
+        smallest,
+        limit,
     )
     if quantity <= 0:
         return None
+    explained = explain_order(policy, position.on_hand, position.on_order, quantity, bound)
+    taken = policy.taken_at(now)
+    if taken > now:
+        explained += f"; the supplier takes it on {format_time(taken)[:10]}"
     order_id = identifier("o", position.location_id, position.sku, trigger.event_id)
-    expected = now + round(policy.lead_time_days * DAY)
+    if limit is not None:
+        position.bought[order_id] = quantity
+    days = policy.lead_time_days + (taken - now) / DAY
+    return _enter(position, policy, trigger, now, _Asked(order_id, policy.supplier_id, quantity, days, explained))
+
+
+def _limit(position: Position, policy: LivePolicy, now: int) -> tuple[Limit | None, int]:
+    """What may still be bought today, and the smallest order: where the largest is below it, the largest holds."""
+    if policy.allowance is None and not policy.maximum_order:
+        return None, policy.minimum_order
+    bought = position.bought_on(now // DAY)
+    smallest, limits = policy.minimum_order, []
+    if policy.maximum_order:
+        largest = max(policy.maximum_order // policy.pack_size, 1) * policy.pack_size
+        smallest = min(smallest, largest)
+        limits.append(Limit(largest - bought, MAXIMUM_ORDER))
+    if policy.allowance is not None:
+        limits.append(Limit(policy.allowance - bought, policy.allowance_reason))
+    return min(limits, key=lambda limit: limit.units), smallest
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What is asked for, of whom, how long it takes, and why."""
+
+    order_id: str
+    supplier_id: str | None
+    quantity: int
+    days: float
+    explanation: str
+
+
+def _enter(position: Position, policy: LivePolicy, trigger: Trigger, now: int, asked: _Asked) -> Record:
+    expected = now + round(asked.days * DAY)
     order = {
-        "order_id": order_id,
+        "order_id": asked.order_id,
         "location_id": position.location_id,
         "sku": position.sku,
-        "supplier_id": policy.supplier_id,
-        "quantity": quantity,
+        "supplier_id": asked.supplier_id,
+        "quantity": asked.quantity,
         "on_hand": position.on_hand,
-        "on_order": on_order,
+        "on_order": position.on_order,
         "reorder_point": policy.reorder_point,
         "order_up_to": policy.order_up_to,
         "trigger_event_id": trigger.event_id,
@@ -94,9 +134,9 @@ def decide_order(position: Position, policy: LivePolicy, trigger: Trigger, now: 
         "forecast_version": policy.forecast_version,
         "expected_receipt": expected,
         "created_at": now,
-        "explanation": explain_order(policy, position.on_hand, on_order, quantity),
+        "explanation": asked.explanation,
     }
-    position.open_orders[order_id] = OpenOrder(quantity, expected)
+    position.open_orders[asked.order_id] = OpenOrder(asked.quantity, expected)
     return order
 
 
@@ -135,7 +175,7 @@ def decide_flag(
 
 def next_receipt(position: Position, policy: LivePolicy, now: int) -> int:
     """When the shelf can be filled next: the earliest open order not overdue, else an order placed now."""
-    possible = now + round(policy.lead_time_days * DAY)
+    possible = policy.taken_at(now) + round(policy.lead_time_days * DAY)
     due = [
         order.expected_receipt
         for order in position.open_orders.values()

@@ -15,7 +15,7 @@ from datetime import datetime
 from pipelines.contracts.alerts import CRITICAL, Alert
 from pipelines.inventory.scenarios import LEVEL_CORRELATION
 from pipelines.operations.settings import RestockSettings
-from pipelines.restocking.decisions import DAY, HOUR, LivePolicy
+from pipelines.restocking.live_policy import DAY, HOUR, LivePolicy
 
 
 def is_too_old(policy: LivePolicy, now: int, settings: RestockSettings) -> bool:

@@ -39,9 +39,10 @@ from pipelines.io.delta import Tables
 from pipelines.operations.failpoints import failpoint
 from pipelines.operations.settings import RestockSettings
 from pipelines.restocking import snapshots
-from pipelines.restocking.decisions import DAY, Record, encode_flag, encode_order
+from pipelines.restocking.decisions import Record, encode_flag, encode_order
 from pipelines.restocking.degradation import too_old_alert
 from pipelines.restocking.fold import Fold, Outcome, counts_without_history
+from pipelines.restocking.live_policy import DAY
 from pipelines.restocking.orders import APPROVED, PROPOSED, OrderChange
 from pipelines.restocking.policy_book import PolicyBook, SeriesKey
 from pipelines.restocking.positions import Change

@@ -13,14 +13,13 @@ import pyarrow.compute as pc
 
 from pipelines.operations.settings import RestockSettings
 from pipelines.restocking.decisions import (
-    HOUR,
-    LivePolicy,
     Record,
     Trigger,
     decide_flag,
-    decide_order,
+    decide_orders,
 )
 from pipelines.restocking.degradation import age_note, fixed_rule, is_too_old
+from pipelines.restocking.live_policy import HOUR, LivePolicy
 from pipelines.restocking.orders import (
     ACKNOWLEDGED,
     APPROVED,
@@ -47,6 +46,10 @@ _STATUSES = ("sequence", "event_id", "event_time", "kafka_timestamp", "order_id"
              "actor", "reason", "location_id", "sku")  # fmt: skip
 _QUANTITY_COUNTS = frozenset({PROPOSED, APPROVED, SENT, ACKNOWLEDGED, SHIPPED})
 """Statuses whose quantity is that of the order: a person's change, or what the supplier confirms."""
+
+
+_ARRIVALS = frozenset({"receipt", "transfer_in"})
+"""What takes goods off an open order: from a supplier, or from a sibling location."""
 
 
 @dataclass
@@ -141,7 +144,7 @@ class Fold:
             position.apply_count(event_time, event_id, quantity, lambda since: history(key, since))
         else:
             position.apply_change(event_time, change)
-        if kind == "receipt" and order_id is not None and order_id in position.open_orders:
+        if kind in _ARRIVALS and order_id is not None and order_id in position.open_orders:
             order = position.receive(order_id, quantity)
             complete = order_id not in position.open_orders
             status = RECEIVED if complete else PARTLY_RECEIVED
@@ -176,6 +179,7 @@ class Fold:
         if status == APPROVED and not order.released:
             self._release(position, row, outcome)
         if order.state in {CANCELLED, REJECTED} or status in {CANCELLED, REJECTED}:
+            position.bought.pop(order_id, None)
             self._close(position, order_id)
             if status == REJECTED:
                 hold = round(self._settings.hold_hours_after_rejection * HOUR)
@@ -223,8 +227,7 @@ class Fold:
         self._let_go(position, now)
         if is_too_old(policy, now, self._settings):
             policy = self._fixed_rule((position.location_id, position.sku), policy)
-        order = decide_order(position, policy, trigger, now)
-        if order is not None:
+        for order in decide_orders(position, policy, trigger, now):
             order["explanation"] += age_note(policy, now, self._settings)
             order_id = order["order_id"]
             self._order_series[order_id] = (position.location_id, position.sku)

@@ -13,7 +13,7 @@ from pipelines.errors import MissingDataError
 from pipelines.ingestion.times import as_microseconds
 from pipelines.inventory.scenarios import LEVEL_CORRELATION
 from pipelines.io.delta import Tables
-from pipelines.restocking.decisions import LivePolicy
+from pipelines.restocking.live_policy import LivePolicy, TransferOffer
 
 SeriesKey = tuple[str, str]
 
@@ -96,4 +96,21 @@ def _unpack(row: dict[str, Any]) -> LivePolicy:
         unit_cost=row["unit_cost"],
         # Versions from before it was recorded were decided with the one presumed.
         correlation=LEVEL_CORRELATION if row["correlation"] is None else row["correlation"],
+        maximum_order=row["maximum_order"] or 0,
+        allowance=row["allowance"],
+        allowance_reason=row["allowance_reason"] or "",
+        transfer=_offer(row),
+        order_windows=[as_microseconds(moment) for moment in row["order_windows"] or ()],
+    )
+
+
+def _offer(row: dict[str, Any]) -> TransferOffer | None:
+    if row["transfer_offer"] is None:
+        return None
+    return TransferOffer(
+        offer=row["transfer_offer"],
+        source=row["transfer_source"],
+        quantity=row["transfer_quantity"],
+        days=row["transfer_days"],
+        reason=row["transfer_reason"],
     )

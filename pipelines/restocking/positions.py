@@ -68,7 +68,8 @@ class Position:
     """Live state of a series.
 
     `complete_since`: all changes after this time are in `recent` or `fresh`; older ones only in the ledger.
-    `fresh` holds the changes of the step under way, `recent` those before it.
+    `fresh` holds the changes of the step under way, `recent` those before it. `offer_taken` is the last offer of a
+    transfer that was used. `bought` are units by order that count against the cap of `bought_day` (days since 1970).
     """
 
     location_id: str
@@ -81,6 +82,9 @@ class Position:
     open_orders: dict[str, OpenOrder] = field(default_factory=dict)
     flag_severity: str | None = None
     hold_until: int = NEVER
+    offer_taken: str = ""
+    bought_day: int = 0
+    bought: dict[str, int] = field(default_factory=dict)
     complete_since: int = NEVER
     recent: list[Change] = field(default_factory=list)
     fresh: list[Change] = field(default_factory=list)
@@ -89,6 +93,13 @@ class Position:
     def on_order(self) -> int:
         """Units ordered and not yet received."""
         return sum(order.outstanding for order in self.open_orders.values())
+
+    def bought_on(self, day: int) -> int:
+        """Units bought on a day (since 1970) that count against a cap; a later day starts anew."""
+        if day > self.bought_day:
+            self.bought_day = day
+            self.bought.clear()
+        return sum(self.bought.values())
 
     def needs_history(self, count_time: int) -> bool:
         """Whether a count at this time can only be placed with changes from the ledger."""

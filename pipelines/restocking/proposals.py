@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipelines.restocking.decisions import DAY, LivePolicy, Record
+from pipelines.restocking.decisions import Record
+from pipelines.restocking.live_policy import DAY, LivePolicy
 from pipelines.restocking.orders import APPROVED
 from pipelines.restocking.positions import OpenOrder, Position
 

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.contracts.tables import INVENTORY_POSITIONS, OPEN_ORDERS, ORDER_PROPOSALS, ORDERS, TIME
+from pipelines.contracts.tables import BOUGHT, INVENTORY_POSITIONS, OPEN_ORDERS, ORDER_PROPOSALS, ORDERS, TIME
 from pipelines.ingestion.times import as_datetime, as_microseconds
 from pipelines.io.delta import Tables
 from pipelines.restocking.decisions import Record, decode_order
@@ -37,6 +37,9 @@ def save_positions(tables: Tables, positions: Iterable[Position], sequence: int)
         "flag_severity": pa.array([row.flag_severity for row in rows], pa.string()),
         "hold_until": times([row.hold_until for row in rows]),
         "sequence": pa.array([sequence] * len(rows), pa.int64()),
+        "offer_taken": pa.array([row.offer_taken or None for row in rows], pa.string()),
+        "bought_day": pa.array([row.bought_day if row.bought else None for row in rows], pa.int64()),
+        "bought": pa.array([_bought(row) for row in rows], BOUGHT),
     }
     schema = INVENTORY_POSITIONS.schema
     tables.overwrite(INVENTORY_POSITIONS, pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema))
@@ -76,6 +79,9 @@ def load_positions(tables: Tables) -> tuple[list[Position], int]:
                 },
                 flag_severity=row["flag_severity"],
                 hold_until=_time(row["hold_until"]),
+                offer_taken=row["offer_taken"] or "",
+                bought_day=row["bought_day"] or 0,
+                bought={item["order_id"]: item["quantity"] for item in row["bought"] or ()},
                 complete_since=clock,
             )
         )
@@ -152,6 +158,10 @@ def _open_orders(position: Position) -> list[dict[str, Any]]:
         }
         for order_id, order in position.open_orders.items()
     ]
+
+
+def _bought(position: Position) -> list[dict[str, Any]]:
+    return [{"order_id": order_id, "quantity": quantity} for order_id, quantity in position.bought.items()]
 
 
 def _time(value: int | None) -> int:

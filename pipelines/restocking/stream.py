@@ -16,6 +16,7 @@ from pipelines.contracts.alerts import Alert
 from pipelines.contracts.tables import INGEST_BATCHES
 from pipelines.io import kafka
 from pipelines.io.delta import Tables
+from pipelines.operations.logs import about
 from pipelines.operations.maintenance import TableKeeper
 from pipelines.operations.settings import Settings
 from pipelines.restocking.engine import OWNED, RestockEngine
@@ -83,8 +84,9 @@ def start_restock(
 ) -> StreamingQuery:
     """Follow the ledger as a query of its own: each finished ingest batch brings the engine forward."""
 
-    def follow(_: DataFrame, __: int) -> None:
-        engine.catch_up()
+    def follow(_: DataFrame, batch_id: int) -> None:
+        with about(query="restock", batch=batch_id):
+            engine.catch_up()
 
     writer = (
         tables.stream(spark, INGEST_BATCHES, ignoreChanges="true")

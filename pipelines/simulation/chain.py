@@ -231,7 +231,8 @@ def write_catalog(folder: Path, plan: Plan) -> None:
 
 def _write_csv(path: Path, columns: list[str], rows: Iterable[Any]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        for row in rows:
-            writer.writerow(["" if (value := getattr(row, name)) is None else value for name in columns])
+        writer, known = csv.writer(file), list(rows)
+        given = [name for name in columns if hasattr(known[0], name)]  # the rest is optional
+        writer.writerow(given)
+        for row in known:
+            writer.writerow(["" if (value := getattr(row, name)) is None else value for name in given])

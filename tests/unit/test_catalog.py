@@ -243,6 +243,8 @@ def test_absent_optional_columns_and_empty_values_get_their_defaults() -> None:
         "order_cost": 0.0,
         "holding_cost_rate": 0.25,
         "review_days": 1.0,
+        "maximum_order": None,
+        "quantity_breaks": None,
     }
     assert [row["shelf_life_days"] for row in found["products"].to_pylist()] == [9, None]
     assert found["products"]["substitute_group"].null_count == 2

@@ -26,7 +26,7 @@ def test_merged_rows_are_found_by_a_condition_on_text(tables: Tables) -> None:
 def test_a_table_gets_the_columns_of_a_newer_release_when_it_is_next_written(settings: Settings) -> None:
     # given a table of an older release, with a row in it
     older, newer = Tables(settings), Tables(settings)
-    row = {"supplier_id": "a", "name": "A", "region": "north"}
+    row = {**dict.fromkeys(SUPPLIERS.schema.names), "supplier_id": "a", "name": "A", "region": "north"}
     older.append(SUPPLIERS, pa.Table.from_pylist([row], schema=SUPPLIERS.schema))
     table = replace(SUPPLIERS, schema=SUPPLIERS.schema.append(pa.field("score", pa.float64())))
     # when a newer one reads it, then the column is null

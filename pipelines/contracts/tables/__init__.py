@@ -39,7 +39,7 @@ from pipelines.contracts.tables.forecasts import (
     PUBLISHED,
     SERIES_STATUS,
 )
-from pipelines.contracts.tables.inventory import INVENTORY_POLICIES, INVENTORY_POSITIONS, OPEN_ORDERS
+from pipelines.contracts.tables.inventory import BOUGHT, INVENTORY_POLICIES, INVENTORY_POSITIONS, OPEN_ORDERS
 from pipelines.contracts.tables.network import BOTTLENECKS, LEAD_TIMES, NETWORK_CLUSTERS, SHIPMENT_LINES, SHIPMENTS
 from pipelines.contracts.tables.orders import (
     ALERT_ACTIONS,
@@ -94,6 +94,7 @@ __all__ = [
     "ALL_TABLES",
     "BACKTESTS",
     "BOTTLENECKS",
+    "BOUGHT",
     "BRONZE_EVENTS",
     "CATALOG",
     "CATALOG_TABLES",

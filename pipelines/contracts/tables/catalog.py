@@ -33,7 +33,15 @@ LOCATIONS = Table(
 )
 SUPPLIERS = Table(
     "catalog/suppliers",
-    schema_of(supplier_id=pa.string(), name=pa.string(), region=pa.string()),
+    schema_of(
+        supplier_id=pa.string(),
+        name=pa.string(),
+        region=pa.string(),
+        order_weekdays=pa.string(),
+        order_cut_off=pa.string(),
+        closed_days=pa.string(),
+        timezone=pa.string(),
+    ),
     CATALOG,
 )
 SOURCING = Table(
@@ -50,6 +58,8 @@ SOURCING = Table(
         holding_cost_rate=pa.float64(),
         service_level=pa.float64(),
         review_days=pa.float64(),
+        maximum_order=pa.int64(),
+        quantity_breaks=pa.string(),
     ),
     CATALOG,
 )

@@ -29,12 +29,24 @@ INVENTORY_POLICIES = Table(
         cumulative_std=pa.list_(pa.float64()),
         correlation=pa.float64(),
         created_at=TIME,
+        maximum_order=pa.int64(),
+        allowance=pa.int64(),
+        **text("allowance_reason transfer_offer transfer_source"),
+        transfer_quantity=pa.int64(),
+        transfer_days=pa.float64(),
+        transfer_cost=pa.float64(),
+        transfer_reason=pa.string(),
+        order_windows=pa.list_(TIME),
     ),
     PLANNING,
     partition_by=("policy_version",),
 )
 """`cumulative_mean[k]` and `cumulative_std[k]`: units demanded over the first k+1 days after `as_of`; `correlation`:
-between any two days' deviations."""
+between any two days' deviations.
+
+What may be null: `maximum_order` and `allowance`, units that may be bought in a day (why, in `allowance_reason`:
+budget or warehouse_shortage); an offer of a sibling's excess, which is taken at most once (`transfer_offer` tells one
+from the next); `order_windows`, from when until when the supplier takes orders, in turn."""
 
 OPEN_ORDERS = pa.list_(
     pa.struct(
@@ -53,6 +65,8 @@ OPEN_ORDERS = pa.list_(
     )
 )
 
+BOUGHT = pa.list_(pa.struct([pa.field("order_id", pa.string()), pa.field("quantity", pa.int64())]))
+
 INVENTORY_POSITIONS = Table(
     "gold/inventory_positions",
     schema_of(
@@ -68,7 +82,11 @@ INVENTORY_POSITIONS = Table(
         flag_severity=pa.string(),
         hold_until=TIME,
         sequence=pa.int64(),
+        offer_taken=pa.string(),
+        bought_day=pa.int64(),
+        bought=BOUGHT,
     ),
     RESTOCK,
 )
-"""Also the restock stage's own state: a row set complete up to the ledger's `sequence`."""
+"""Also the restock stage's own state: a row set complete up to the ledger's `sequence`. `offer_taken`: the last offer
+of a transfer that was used; `bought`: units by order that count against a cap on `bought_day` (days since 1970)."""

@@ -72,7 +72,8 @@ class Assumed:
         """For so many series."""
         values = {name: getattr(self, name) for name in Terms.__dataclass_fields__ if hasattr(self, name)}
         values |= {"service_level": 0.95, "shelf_life_days": np.nan}
-        terms = Terms(**{name: np.full(series, float(value)) for name, value in values.items()})
+        columns: dict[str, Any] = {name: np.full(series, float(value)) for name, value in values.items()}
+        terms = Terms(**columns)
         return Supply(terms, Protection.observed(lead_time_grid(self.lead_times, series), terms.review_days))
 
 

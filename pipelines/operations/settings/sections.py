@@ -130,6 +130,15 @@ class PlanningSettings(_Section):
     default_service_level: float = Field(0.95, gt=0, lt=1)
     versions_kept: int = Field(14, ge=2)
     driver_series: int = Field(50_000, ge=0, description="more series than this are planned on Spark's executors")
+    daily_budget: float | None = Field(
+        None, ge=0, description="money that all purchases of a day may cost together; null: no limit"
+    )
+    transfer_cost: float | None = Field(
+        None, ge=0, description="money per transfer between locations of a region; null: there are none"
+    )
+    transfer_unit_cost: float = Field(0.0, ge=0, description="money per unit that is transferred, besides")
+    transfer_days: float = Field(1.0, gt=0, description="how long a transfer takes")
+    dead_after_days: float = Field(90.0, gt=0, description="stock of which nothing sold for so long is dead")
 
 
 class RestockSettings(_Section):
