@@ -55,6 +55,14 @@ class OrderConflictError(StockcastError):
     """The order is in a state in which this cannot be decided any more."""
 
 
+class UnknownShipmentError(UnknownOrderError):
+    """There is no such shipment, or no such way for it."""
+
+
+class RerouteConflictError(OrderConflictError):
+    """The shipment is where it cannot be sent that way any more."""
+
+
 class KeyReusedError(StockcastError):
     """An idempotency key came again with another request; nothing was done."""
 

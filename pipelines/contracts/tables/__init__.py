@@ -3,6 +3,7 @@ Spark's are derived from them in `pipelines.io`."""
 
 from __future__ import annotations
 
+from pipelines.contracts.tables.anomalies import ANOMALIES, ANOMALY_SCORES
 from pipelines.contracts.tables.base import (
     CATALOG,
     DEMAND,
@@ -40,7 +41,14 @@ from pipelines.contracts.tables.forecasts import (
     SERIES_STATUS,
 )
 from pipelines.contracts.tables.inventory import BOUGHT, INVENTORY_POLICIES, INVENTORY_POSITIONS, OPEN_ORDERS
-from pipelines.contracts.tables.network import BOTTLENECKS, LEAD_TIMES, NETWORK_CLUSTERS, SHIPMENT_LINES, SHIPMENTS
+from pipelines.contracts.tables.network import (
+    BOTTLENECKS,
+    LEAD_TIMES,
+    NETWORK_CLUSTERS,
+    REROUTES,
+    SHIPMENT_LINES,
+    SHIPMENTS,
+)
 from pipelines.contracts.tables.orders import (
     ALERT_ACTIONS,
     FLAG_COLUMNS,
@@ -85,13 +93,18 @@ ALL_TABLES: tuple[Table, ...] = (
     POLICY_ACTIVATIONS,
     SHIPMENTS,
     BOTTLENECKS,
+    REROUTES,
     LEAD_TIMES,
     NETWORK_CLUSTERS,
+    ANOMALIES,
+    ANOMALY_SCORES,
 )
 
 __all__ = [
     "ALERT_ACTIONS",
     "ALL_TABLES",
+    "ANOMALIES",
+    "ANOMALY_SCORES",
     "BACKTESTS",
     "BOTTLENECKS",
     "BOUGHT",
@@ -133,6 +146,7 @@ __all__ = [
     "QUANTILES",
     "QUANTILE_COLUMNS",
     "QUARANTINE",
+    "REROUTES",
     "RESTOCK",
     "SERIES_STATUS",
     "SHIPMENTS",

@@ -31,6 +31,9 @@ SHIPMENTS = Table(
         latest_arrival=TIME,
         reasons=pa.list_(pa.string()),
         announced=TIME,
+        reroute=pa.string(),
+        rerouted_at=TIME,
+        rerouted_eta=TIME,
         sequence=pa.int64(),
         tracked_at=TIME,
     ),
@@ -38,8 +41,40 @@ SHIPMENTS = Table(
 )
 """One row a shipment: what its events come to. `since`: at `node` from then on; `lines`: the orders and products on
 board; `set_aside`: events that its state did not allow; the arrival as forecast when last looked at, with its 80 %
-interval; `announced`: the arrival that the orders on board were told last; `sequence`: place of its newest event in
-the order of ingestion."""
+interval; `announced`: the arrival that the orders on board were told last; `reroute`: the option that was approved, when,
+and the arrival that it promised, until a later word of the carrier's takes its place; `sequence`: place of its
+newest event in the order of ingestion."""
+
+REROUTES = Table(
+    "gold/reroutes",
+    schema_of(
+        **text("shipment_id option_id state kind situation node"),
+        via=pa.list_(pa.string()),
+        **text("carrier_id mode order_id location_id sku source"),
+        units=pa.int64(),
+        hours=pa.float64(),
+        std_hours=pa.float64(),
+        arrival=TIME,
+        earliest=TIME,
+        latest=TIME,
+        on_time_probability=pa.float64(),
+        in_stock_probability=pa.float64(),
+        cost=pa.float64(),
+        avoided_units=pa.float64(),
+        avoided_loss=pa.float64(),
+        net_benefit=pa.float64(),
+        proposed=pa.bool_(),
+        **text("description actor reason event_id"),
+        promised=TIME,
+        at=TIME,
+        sequence=pa.int64(),
+    ),
+    "track_shipments",
+)
+"""Other ways for shipments at risk, append-only, the newest row of an option stands. `state`: offered, or approved (by
+`actor`, by the event at place `sequence` of the ledger of order statuses); `situation`: where the shipment was when
+that was thought of; `hours`: from `at` to `arrival`; `earliest` and `latest`: an 80 % interval; `units` from `source`
+to `order_id`'s series for a transfer, which never moves the shipment itself; `proposed`: the best of them."""
 
 BOTTLENECKS = Table(
     "gold/bottlenecks",

@@ -251,6 +251,49 @@ class ShipmentsSettings(_Section):
     look_seconds: float = Field(300.0, gt=0, description="how often bottlenecks are looked for")
 
 
+class AnomaliesSettings(_Section):
+    """Alert rules: a file each in pipelines/anomalies/rules."""
+
+    rules: tuple[str, ...] = Field(
+        (
+            *("count_shrinkage", "demand_drift", "demand_outlier", "negative_stock", "phantom_stock", "price_error"),
+            *("quantity_error", "supplier_slowdown"),
+        ),
+        description="those in force",
+    )
+    false_alarms_per_day: float = Field(1.0, gt=0, description="of all rules together; thresholds follow from it")
+    look_seconds: float = Field(300.0, gt=0, description="how often the rules look")
+
+
+class RoutingSettings(_Section):
+    """Other ways for shipments at risk. Costs are in the catalog's currency; the contract has no freight costs, so
+    these are an ordinary parcel and pallet carrier's order of magnitude: put your own in."""
+
+    history_days: float = Field(365.0, gt=0, description="lanes are learnt from the events of so many days")
+    learn_hours: float = Field(24.0, gt=0, description="and learnt anew so often")
+    shrinkage_legs: float = Field(5.0, ge=0, description="a lane's own legs count against so many of what is usual")
+    variation: float = Field(0.35, gt=0, description="deviation of an unknown leg's time, as a share of it")
+    speeds_kmh: dict[str, float] = Field(
+        default_factory=lambda: {"road": 50.0, "rail": 40.0, "sea": 25.0, "air": 300.0},
+        description="by mode, door to door over the great-circle distance; other modes: as road",
+    )
+    handling_hours: float = Field(4.0, gt=0, description="at a node, where its own history says nothing")
+    rebooking_hours: float = Field(4.0, ge=0, description="until goods leave another way than planned")
+    fixed_costs: dict[str, float] = Field(
+        default_factory=lambda: {"road": 40.0, "rail": 60.0, "sea": 80.0, "air": 120.0},
+        description="money per leg, by mode; other modes: as road",
+    )
+    unit_km_costs: dict[str, float] = Field(
+        default_factory=lambda: {"road": 0.0005, "rail": 0.0003, "sea": 0.0001, "air": 0.003},
+        description="money per unit and kilometre, by mode; other modes: as road",
+    )
+    expedite_kmh: float = Field(80.0, gt=0, description="an express carrier, door to door")
+    expedite_rebooking_hours: float = Field(2.0, ge=0, description="until it has the goods")
+    expedite_surcharge: float = Field(150.0, ge=0, description="money per expedited consignment, besides road's costs")
+    expedite_factor: float = Field(3.0, ge=1, description="and its unit-kilometres cost so much more than by road")
+    shown_options: int = Field(6, ge=1, le=50, description="most alternatives kept for a shipment, the best first")
+
+
 class MaintenanceSettings(_Section):
     """Upkeep of the tables: by the process that owns them, between its own commits."""
 
@@ -349,6 +392,8 @@ class Settings(_Section):
     supplier_api: SupplierApiSettings = SupplierApiSettings()
     totals: TotalsSettings = TotalsSettings()
     shipments: ShipmentsSettings = ShipmentsSettings()
+    routing: RoutingSettings = RoutingSettings()
+    anomalies: AnomaliesSettings = AnomaliesSettings()
     maintenance: MaintenanceSettings = MaintenanceSettings()
     mlflow: MlflowSettings = MlflowSettings()
     tracking: TrackingSettings = TrackingSettings()
