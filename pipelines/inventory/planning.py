@@ -23,6 +23,7 @@ from pipelines.contracts.tables import (
 )
 from pipelines.contracts.tables import (
     INVENTORY_POLICIES,
+    LOCATIONS,
     PLANNING,
     PRODUCTS,
     SOURCING,
@@ -30,6 +31,7 @@ from pipelines.contracts.tables import (
     TIME,
 )
 from pipelines.errors import MissingDataError, PublishingError
+from pipelines.inventory.live_stock import LiveStock, live_stock
 from pipelines.inventory.planning_inputs import (
     LEAD_TIME_POINTS,
     error_correlation,
@@ -50,6 +52,7 @@ from pipelines.inventory.series_planning import (
     plan_series,
     with_terms,
 )
+from pipelines.inventory.shared_limits import Chain, with_limits
 from pipelines.inventory.supplier_terms import calendar_of, longest_wait, order_windows
 from pipelines.io.delta import Tables, spark_schema
 from pipelines.io.ownership import ownership
@@ -59,7 +62,7 @@ from pipelines.operations.settings import PlanningSettings, Settings
 
 log = logging.getLogger("stockcast.inventory")
 
-REVISION = 2
+REVISION = 3
 """Of the computation: raised when the same inputs give other levels, so that they get another version."""
 
 EXAMPLES = 5
@@ -136,8 +139,9 @@ def plan(
             _read_terms(tables, forecast.as_of + timedelta(days=1)), lead_time_records(tables, forecast.as_of)
         )
         correlation = error_correlation(tables, forecast.version)
+        shared = _shared(tables, settings.planning, terms, forecast.as_of)
         made = Plan(
-            policy_version=policy_version(forecast, terms, settings.planning, correlation),
+            policy_version=policy_version(forecast, terms, settings.planning, correlation, shared),
             forecast_version=forecast.version,
             as_of=forecast.as_of,
             method=settings.planning.method,
@@ -153,7 +157,7 @@ def plan(
                 f"({terms.num_rows} rows); load a catalog that matches (jobs/load_catalog.py)"
             )
         distributed = spark if sourced.num_rows > settings.planning.driver_series else None
-        _write(distributed, tables, made, terms, sourced.num_rows)
+        _write(distributed, tables, made, terms, sourced.num_rows, settings.planning, shared)
         written = _read_levels(tables, made.policy_version)
         check_policies(written, sourced)
         failpoint("plan.before_switch")
@@ -169,9 +173,27 @@ def needs_executors(settings: Settings, tables: Tables) -> bool:
     return bool(tables.read(SOURCING, columns=SERIES).num_rows > settings.planning.driver_series)
 
 
-def policy_version(forecast: Published, terms: pa.Table, planning: PlanningSettings, correlation: float) -> str:
-    """`p-YYYYMMDD-<hash>` of everything that decides the levels; sorts by the forecasts' day."""
-    decisive = planning.model_dump(mode="json", exclude={"versions_kept", "driver_series"})
+@dataclass(frozen=True)
+class Shared:
+    """What series compete for, where they do."""
+
+    chain: Chain
+    stock: LiveStock
+
+
+def policy_version(
+    forecast: Published,
+    terms: pa.Table,
+    planning: PlanningSettings,
+    correlation: float,
+    shared: Shared | None = None,
+) -> str:
+    """`p-YYYYMMDD-<hash>` of everything that decides the policies; sorts by the forecasts' day.
+
+    Where series compete for stock or money, what there is of it decides too.
+    """
+    decisive = planning.model_dump(mode="json", exclude={"versions_kept", "driver_series", "dead_after_days"})
+    stock = None if shared is None else [shared.stock.digest, sorted(shared.chain.region.items())]
     sink = pa.BufferOutputStream()
     readable = terms
     for name in (LEAD_TIME_POINTS, ORDER_WINDOWS):
@@ -181,7 +203,7 @@ def policy_version(forecast: Published, terms: pa.Table, planning: PlanningSetti
     pa.csv.write_csv(readable.sort_by([(name, "ascending") for name in SERIES]), sink)
     digest = hashlib.sha256(
         json.dumps(
-            [REVISION, forecast.version, forecast.as_of.isoformat(), correlation, decisive], sort_keys=True
+            [REVISION, forecast.version, forecast.as_of.isoformat(), correlation, decisive, stock], sort_keys=True
         ).encode()
     )
     digest.update(sink.getvalue())
@@ -279,6 +301,23 @@ def _read_terms(tables: Tables, first: date) -> pa.Table:
     return terms.select(known.names).cast(known)
 
 
+def _shared(tables: Tables, planning: PlanningSettings, terms: pa.Table, as_of: date) -> Shared | None:
+    """Stock and money that series compete for; None where nothing says that they do."""
+    locations = tables.read(LOCATIONS, ("location_id", "kind", "region")).to_pylist()
+    warehouses = frozenset(row["location_id"] for row in locations if row["kind"] == "warehouse")
+    served = not warehouses.isdisjoint(terms["supplier_id"].to_pylist())
+    if planning.transfer_cost is None and planning.daily_budget is None and not served:
+        return None
+    keys = list(zip(terms["location_id"].to_pylist(), terms["sku"].to_pylist(), strict=True))
+    chain = Chain(
+        region={row["location_id"]: row["region"] for row in locations},
+        warehouses=warehouses,
+        order_cost=dict(zip(keys, terms["order_cost"].to_pylist(), strict=True)),
+        holding_rate=dict(zip(keys, terms["holding_cost_rate"].to_pylist(), strict=True)),
+    )
+    return Shared(chain, live_stock(tables, as_of))
+
+
 def _day_rows(forecast_version: str) -> pc.Expression:
     return (pc.field("forecast_version") == forecast_version) & (pc.field("grain") == "day")
 
@@ -307,19 +346,36 @@ def _read_levels(tables: Tables, version: str) -> pa.Table:
 # Writing. ---------------------------------------------------------------------------------------------------
 
 
-def _write(spark: SparkSession | None, tables: Tables, made: Plan, terms: pa.Table, series: int) -> None:
-    """Write the version in one commit, in place of itself where it exists."""
+def _write(
+    spark: SparkSession | None,
+    tables: Tables,
+    made: Plan,
+    terms: pa.Table,
+    series: int,
+    planning: PlanningSettings,
+    shared: Shared | None,
+) -> None:
+    """Write the version in one commit, in place of itself where it exists.
+
+    What series compete for is shared out over all of them, so in this process.
+    """
     predicate = f"policy_version = '{_safe(made.policy_version)}'"
     if spark is not None:
         frame = planned_frame(spark, tables, made, terms, series)
         try:
-            tables.overwrite_frame(INVENTORY_POLICIES, frame, predicate)
+            if shared is None:
+                tables.overwrite_frame(INVENTORY_POLICIES, frame, predicate)
+                return
+            rows = frame.toArrow().cast(INVENTORY_POLICIES.schema)
         except PySparkException as error:
             raise _as_raised_on_an_executor(error) from error
-        return
-    columns = (*SERIES, "target_time", *FORECAST_VALUES)
-    forecasts = tables.read(FORECASTS_TABLE, columns=columns, where=_day_rows(made.forecast_version))
-    tables.overwrite(INVENTORY_POLICIES, plan_series(with_terms(group_forecasts(forecasts), terms), made), predicate)
+    else:
+        columns = (*SERIES, "target_time", *FORECAST_VALUES)
+        forecasts = tables.read(FORECASTS_TABLE, columns=columns, where=_day_rows(made.forecast_version))
+        rows = plan_series(with_terms(group_forecasts(forecasts), terms), made)
+    if shared is not None:
+        rows = with_limits(rows, shared.chain, shared.stock, planning, made.policy_version)
+    tables.overwrite(INVENTORY_POLICIES, rows, predicate)
 
 
 def planned_frame(spark: SparkSession, tables: Tables, made: Plan, terms: pa.Table, series: int) -> DataFrame:
