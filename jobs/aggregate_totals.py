@@ -5,12 +5,14 @@ from __future__ import annotations
 from pipelines.demand.totals import run_totals
 from pipelines.io.delta import Tables
 from pipelines.operations.job import JobArguments, run_job
+from pipelines.operations.monitoring.serving import monitored
 from pipelines.operations.session import open_session
 
 
 def run(arguments: JobArguments) -> None:
     spark = open_session("stockcast-totals")
-    run_totals(spark, arguments.settings, Tables(arguments.settings), once=arguments.once)
+    with monitored(arguments.settings, spark):
+        run_totals(spark, arguments.settings, Tables(arguments.settings), once=arguments.once)
 
 
 def main(argv: list[str] | None = None) -> int:

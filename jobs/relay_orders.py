@@ -4,9 +4,11 @@ session."""
 from __future__ import annotations
 
 import threading
+from contextlib import closing
 
 from pipelines.io.delta import Tables
 from pipelines.operations.job import JobArguments, run_job
+from pipelines.operations.monitoring.serving import monitored
 from pipelines.restocking.expiry import kafka_expiry
 from pipelines.restocking.relay import Relay, relay_once
 
@@ -16,11 +18,8 @@ def run(arguments: JobArguments) -> None:
     if arguments.once:
         relay_once(settings, tables)
         return
-    relay = Relay(settings, tables)
-    try:
+    with monitored(settings), closing(Relay(settings, tables)) as relay:
         relay.run(threading.Event().wait, kafka_expiry(settings, tables))
-    finally:
-        relay.close()
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pipelines.io.delta import Tables
 from pipelines.io.ownership import ownership
 from pipelines.operations.job import JobArguments, run_job
+from pipelines.operations.monitoring.serving import monitored
 from pipelines.operations.session import open_session
 from pipelines.restocking.stream import running_engine, start_restock
 
@@ -13,7 +14,7 @@ def run(arguments: JobArguments) -> None:
     settings = arguments.settings
     with ownership(settings, "restock"):
         spark, tables = open_session("stockcast-restock"), Tables(settings)
-        with running_engine(settings, tables) as engine:
+        with monitored(settings, spark), running_engine(settings, tables) as engine:
             start_restock(spark, settings, tables, engine, once=arguments.once).awaitTermination()
 
 

@@ -10,12 +10,13 @@ from datetime import UTC, datetime
 from pipelines.io.delta import Tables
 from pipelines.io.ownership import ownership
 from pipelines.operations.job import JobArguments, run_job
+from pipelines.operations.monitoring.serving import monitored
 from pipelines.restocking.sending import OrderSender
 
 
 def run(arguments: JobArguments) -> None:
     settings = arguments.settings
-    with ownership(settings, "send_orders"):
+    with ownership(settings, "send_orders"), monitored(settings):
         sender = OrderSender(settings, Tables(settings), lambda: datetime.now(UTC), once=arguments.once)
         try:
             if arguments.options.retry_parked:

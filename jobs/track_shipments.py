@@ -7,11 +7,14 @@ import threading
 
 from pipelines.io.delta import Tables
 from pipelines.operations.job import JobArguments, run_job
+from pipelines.operations.monitoring.serving import monitored
 from pipelines.shipments.following import follow_shipments
 
 
 def run(arguments: JobArguments) -> None:
-    follow_shipments(arguments.settings, Tables(arguments.settings), threading.Event(), once=arguments.once)
+    settings = arguments.settings
+    with monitored(settings):
+        follow_shipments(settings, Tables(settings), threading.Event(), once=arguments.once)
 
 
 def main(argv: list[str] | None = None) -> int:

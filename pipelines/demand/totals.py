@@ -35,6 +35,7 @@ from pipelines.io import kafka
 from pipelines.io.delta import Tables
 from pipelines.io.ownership import ownership
 from pipelines.operations.failpoints import failpoint
+from pipelines.operations.logs import about
 from pipelines.operations.maintenance import TableKeeper
 from pipelines.operations.settings import Settings
 
@@ -159,10 +160,11 @@ def start_totals(
     totals = Totals(spark, tables, windows, _publisher(settings))
     keeper = TableKeeper(tables, settings, (DEMAND_TOTALS,))
 
-    def take(batch: DataFrame, _: int) -> None:
+    def take(batch: DataFrame, batch_id: int) -> None:
         try:
-            totals.refresh(batch)
-            keeper.tick()
+            with about(query="totals", batch=batch_id):
+                totals.refresh(batch)
+                keeper.tick()
         except StockcastError as error:
             if failures is not None:
                 failures.append(error)

@@ -40,6 +40,7 @@ from pipelines.io import published
 from pipelines.io.delta import Tables, spark_schema
 from pipelines.io.ownership import ownership
 from pipelines.operations.failpoints import failpoint
+from pipelines.operations.logs import about
 from pipelines.operations.settings import ForecastSettings, Settings
 
 log = logging.getLogger("stockcast.forecasting")
@@ -99,7 +100,8 @@ def train(
         version = publishing.forecast_version(as_of, now)
         run = _attempt("start a run", lambda: start_run(settings, version, _parameters(settings.forecast, as_of)))
         try:
-            report = _train(spark, settings, tables, _Job(inputs, as_of, version, now, run, progress, dry_run))
+            with about(version=version):
+                report = _train(spark, settings, tables, _Job(inputs, as_of, version, now, run, progress, dry_run))
         except BaseException:
             if run is not None:
                 _attempt("close the run", lambda: run.finish(succeeded=False))

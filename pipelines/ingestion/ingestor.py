@@ -132,6 +132,11 @@ class Ingestor:
         """The last batch of this stream that was finished; -1 before the first."""
         return self._finished
 
+    @property
+    def remembered(self) -> int:
+        """How many event ids are known."""
+        return len(self._seen)
+
     def take_in(self, batch_id: int, raw: pa.Table) -> TakenIn:
         """Take in one batch.
 

@@ -27,6 +27,7 @@ class IngestRun:
         watch: called every `seconds` while the query runs; raises `SourceGapError` to stop it.
         explain: finds the cause behind a failure of Spark's.
         failure: what stopped the query, where we know it better than Spark.
+        remembered: how many event ids are known.
     """
 
     query: StreamingQuery
@@ -34,6 +35,7 @@ class IngestRun:
     explain: Callable[[BaseException], BaseException]
     seconds: float
     failure: BaseException | None = None
+    remembered: Callable[[], int] = int
     _ended: threading.Event = field(default_factory=threading.Event)
     _explained: BaseException | None = None
 

@@ -29,6 +29,7 @@ from pipelines.io import kafka
 from pipelines.io.alerts import send_alerts
 from pipelines.io.delta import Tables
 from pipelines.io.topic_state import topic_ids, topic_states
+from pipelines.operations.logs import about
 from pipelines.operations.maintenance import TableKeeper
 from pipelines.operations.settings import Settings
 
@@ -36,6 +37,7 @@ log = logging.getLogger("stockcast.ingestion")
 
 Stage = Callable[[TakenIn], None]
 
+QUERY = "ingest"
 SETTLING_SECONDS = 10.0
 """A broker that was killed knows the end of a topic for certain only after so long."""
 
@@ -107,6 +109,10 @@ class IngestStream:
             self._then(taken)
         self._alerts.after(taken.batches, taken.quarantine)
         self._keeper.tick()
+
+    def remembered(self) -> int:
+        """How many event ids are known; 0 before the stream has been resumed."""
+        return 0 if self._ingestor is None else self._ingestor.remembered
 
     def watch(self, now: datetime) -> None:
         """What is looked at beside the query: topics, catalog, alerts."""
@@ -206,14 +212,15 @@ def start_ingest(
 
     def take_in(frame: DataFrame, batch_id: int) -> None:
         try:
-            stream.take_in(frame, batch_id)
+            with about(query=QUERY, batch=batch_id):
+                stream.take_in(frame, batch_id)
         except BaseException as error:
             failures.append(error)
             if run:
                 run[0].failure = error
             raise
 
-    writer = source.writeStream.queryName("ingest").foreachBatch(take_in)
+    writer = source.writeStream.queryName(QUERY).foreachBatch(take_in)
     writer = writer.option("checkpointLocation", stream.checkpoint.uri)
     if once:
         writer = writer.trigger(availableNow=True)
@@ -225,8 +232,10 @@ def start_ingest(
     except BaseException:
         query.stop()
         raise
-    run.append(IngestRun(query, stream.watch, stream.explain, settings.ingest.watch_seconds))
-    run[0].failure = failures[0] if failures else None
+    failure = failures[0] if failures else None
+    run.append(
+        IngestRun(query, stream.watch, stream.explain, settings.ingest.watch_seconds, failure, stream.remembered)
+    )
     run[0].start_watching()
     return run[0]
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from pipelines.errors import StockcastError
+from pipelines.operations import logs
 from pipelines.operations.settings import Settings, load_settings
 
 log = logging.getLogger("stockcast")
@@ -76,29 +77,31 @@ def run_job(
     if add_arguments is not None:
         add_arguments(parser)
     options = parser.parse_args(argv)
-    logging.basicConfig(
-        level=logging.DEBUG if options.verbose else logging.INFO,
-        format="%(asctime)s %(levelname)-7s %(name)s  %(message)s",
-        datefmt="%H:%M:%S",
-        stream=sys.stderr,
-    )
-    for noisy in ("py4j", "cmdstanpy", "prophet", "alembic", "mlflow", "matplotlib", "numba"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    level = logging.DEBUG if options.verbose else logging.INFO
+    logs.configure(logs.TEXT, level)
     try:
-        run(JobArguments(load_settings(options.config, options.overrides), options))
+        settings = load_settings(options.config, options.overrides)
+        logs.configure(settings.logging.format, level)
+        run(JobArguments(settings, options))
     except StockcastError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _say(str(error))
         return error.exit_code
     except KeyboardInterrupt:
         return 130
     except Exception as error:  # the frame's own boundary: everything else is exit code 1
-        if options.verbose:
-            traceback.print_exc()
-        else:
-            traceback.print_exc(limit=-3)
-        print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
+        _say(f"{type(error).__name__}: {error}", error, limit=None if options.verbose else -3)
         return 1
     return 0
+
+
+def _say(message: str, error: Exception | None = None, limit: int | None = None) -> None:
+    """The job's last line says why it ended; before it comes as much of the traceback as is wanted."""
+    if logs.is_json():
+        log.error("%s", message, exc_info=error)
+        return
+    if error is not None:
+        traceback.print_exception(error, limit=limit)
+    print(f"error: {message}", file=sys.stderr)
 
 
 def _date(text: str) -> date:

@@ -1,4 +1,5 @@
-"""All live streams in one Spark application: ingest, restock right behind it, totals, shipments, and the relay."""
+"""All live streams in one Spark application: ingest, restock right behind it, totals, shipments,
+anomalies, and the relay."""
 
 from __future__ import annotations
 
@@ -12,11 +13,13 @@ from types import FrameType
 
 from pyspark.sql.streaming.query import StreamingQuery
 
+from pipelines.anomalies.following import watch_anomalies
 from pipelines.demand.totals import start_totals
 from pipelines.ingestion.run import IngestRun
 from pipelines.ingestion.stream import start_ingest
 from pipelines.io.delta import Tables
 from pipelines.io.ownership import ownership
+from pipelines.operations.monitoring.serving import monitored
 from pipelines.operations.session import open_session
 from pipelines.operations.settings import Settings
 from pipelines.restocking.expiry import kafka_expiry
@@ -45,13 +48,16 @@ def run_live(settings: Settings, *, once: bool = False, stop: threading.Event | 
         spark = open_session("stockcast-live")
         # Each thread reads through handles of its own.
         with (
+            monitored(settings, spark) as metrics,
             _sending(settings, once=once),
             _alerting(settings, once=once),
             _relaying(settings),
             _tracking(settings, once=once),
+            _watching(settings, once=once),
             running_engine(settings, Tables(settings)) as engine,
         ):
             ingest = start_ingest(spark, settings, Tables(settings), once=once, then=engine.stage)
+            metrics.remember(ingest.name, "event ids", ingest.remembered)
             queries: list[StreamingQuery | IngestRun] = [ingest]
             try:
                 if not once:
@@ -126,6 +132,20 @@ def _tracking(settings: Settings, *, once: bool) -> Iterator[None]:
         follow_shipments(settings, Tables(settings), stop)
 
     with _kept_running("track-shipments", run, "following the shipments stopped; trying again"):
+        yield
+
+
+@contextmanager
+def _watching(settings: Settings, *, once: bool) -> Iterator[None]:
+    """Anomalies are watched for in a thread of its own; not where everything ends by itself."""
+    if once:
+        yield
+        return
+
+    def run(stop: threading.Event) -> None:
+        watch_anomalies(settings, Tables(settings), stop)
+
+    with _kept_running("watch-anomalies", run, "watching for anomalies stopped; trying again"):
         yield
 
 

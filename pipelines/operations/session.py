@@ -11,6 +11,7 @@ from pyspark import SparkFiles
 from pyspark.sql import SparkSession
 
 from pipelines.errors import UsageError
+from pipelines.operations import logs
 
 DELTA_EXTENSION = "io.delta.sql.DeltaSparkSessionExtension"
 
@@ -33,6 +34,7 @@ def open_session(name: str) -> SparkSession:
             "--properties-file conf/spark-defaults.conf and --jars .jars/spark/*.jar"
         )
     conf.set("spark.sql.session.timeZone", "UTC")
+    logs.tell_spark(spark)
     _share_wheels(spark)
     return spark
 
