@@ -8,36 +8,33 @@ say: told again after a crash, they are recognised.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
-import pyarrow.compute as pc
 
 from pipelines.contracts.alerts import CRITICAL, HIGH, Alert
 from pipelines.contracts.identifiers import identifier
-from pipelines.contracts.tables import INVENTORY_POLICIES, INVENTORY_POSITIONS, ORDERS
 from pipelines.ingestion.times import as_microseconds, format_time
-from pipelines.inventory.stockout import demand_between, expected_lost_units
 from pipelines.io.delta import Tables
-from pipelines.io.published import POLICIES, in_force
 from pipelines.operations.settings import ShipmentsSettings
+from pipelines.shipments.routing.offering import Router, command, shown
+from pipelines.shipments.stakes import SIBLINGS, Row, Stake, Waiting, stake, who_waits
 from pipelines.shipments.tracking import CREATED, TERMINAL
 
-DAY = timedelta(days=1)
 ACTOR = "shipments"
-SIBLINGS = 3
 
 _SETTLED = TERMINAL | {None}
 
-Row = dict[str, Any]
 Messages = Iterable[tuple[str, bytes]]
 
 
 def arrival_of(row: Mapping[str, Any]) -> datetime | None:
-    """When a shipment is expected: by the model of lateness, by its carrier, or as promised; whichever is later of the
-    first two, for a carrier that owns up to a delay knows more."""
+    """When a shipment is expected: as a person sent it, by the model of lateness, by its carrier, or as promised;
+    whichever is later of the middle two, for a carrier that owns up to a delay knows more."""
+    if row.get("rerouted_eta") is not None:
+        rerouted: datetime = row["rerouted_eta"]
+        return rerouted
     promised: datetime | None = row["promised"]
     return max((moment for moment in (row.get("expected_arrival"), row["eta"]) if moment is not None), default=promised)
 
@@ -51,23 +48,27 @@ def is_news(row: Mapping[str, Any], told: datetime | None, hours: float) -> bool
 
 
 def arrival_events(row: Mapping[str, Any]) -> list[tuple[str, bytes]]:
-    """The (key, message) of each order on board."""
+    """The (key, message) of each order on board. What a person decided is dated then: it is newer than the news of
+    the delay, and older than what the carrier says afterwards."""
     arrival, status = arrival_of(row), "acknowledged" if row["state"] == CREATED else "shipped"
     if arrival is None:
         return []
-    eta = format_time(as_microseconds(arrival))
+    decided = [] if row.get("reroute") is None else [row["reroute"]]
+    eta, reason, at = format_time(as_microseconds(arrival)), f"shipment {row['shipment_id']}", row["state_time"]
+    if row.get("rerouted_eta") is not None:
+        at, reason = max(at, row["rerouted_at"]), f"{reason} was rerouted ({row['reroute']})"
     return [
         (
             order_id,
             orjson.dumps(
                 {
-                    "event_id": identifier("h", row["shipment_id"], order_id, status, eta),
-                    "event_time": format_time(as_microseconds(row["state_time"])),
+                    "event_id": identifier("h", row["shipment_id"], order_id, status, eta, *decided),
+                    "event_time": format_time(as_microseconds(at)),
                     "order_id": order_id,
                     "status": status,
                     "eta": eta,
                     "actor": ACTOR,
-                    "reason": f"shipment {row['shipment_id']}",
+                    "reason": reason,
                 }
             ),
         )
@@ -75,60 +76,12 @@ def arrival_events(row: Mapping[str, Any]) -> list[tuple[str, bytes]]:
     ]
 
 
-@dataclass(frozen=True)
-class Stake:
-    """What an order's delay costs its series.
-
-    Attributes:
-        lost_units: expected to be missed until the late arrival, beyond those missed anyway until the promised one.
-        margin: of those units; None where price or cost is unknown.
-        siblings: (location, units above its order-up-to level) of others that have too much of the product.
-    """
-
-    order_id: str
-    location_id: str
-    sku: str
-    on_hand: int
-    lost_units: float
-    margin: float | None
-    siblings: tuple[tuple[str, int], ...]
-
-    def tell(self) -> str:
-        """For a planner."""
-        money = "" if self.margin is None else f" ({self.margin:,.0f} of margin)"
-        helped = ", ".join(f"{units} at {name}" for name, units in self.siblings)
-        return (
-            f"{self.location_id}|{self.sku}: {self.on_hand} on hand, {self.lost_units:.1f} units likely lost{money}; "
-            f"{f'could spare: {helped}' if helped else 'nobody has any to spare'}"
-        )
-
-
-def stake(order: Row, policy: Row, position: Row, promised: datetime, arrival: datetime, now: datetime) -> Stake:
-    """What it costs when an order comes at `arrival` instead of `promised`: by the plan's own distribution of demand.
-
-    Args:
-        policy: its row of `gold/inventory_policies`. position: of `gold/inventory_positions`.
-    """
-    begin = datetime.combine(policy["as_of"], datetime.min.time(), now.tzinfo) + DAY
-
-    def lost(until: datetime) -> float:
-        ends = ((now - begin) / DAY, (max(until, now) - begin) / DAY)
-        curves = (policy["cumulative_mean"], policy["cumulative_std"])
-        correlation = {} if policy["correlation"] is None else {"correlation": policy["correlation"]}
-        mean, deviation = demand_between(*curves, *ends, **correlation)
-        return expected_lost_units(position["on_hand"], mean, deviation)
-
-    units = max(lost(arrival) - lost(promised), 0.0)
-    known = policy["unit_price"] is not None and policy["unit_cost"] is not None
-    margin = units * (policy["unit_price"] - policy["unit_cost"]) if known else None
-    return Stake(order["order_id"], order["location_id"], order["sku"], position["on_hand"], units, margin, ())
-
-
 class Consequences:
     """Tells orders and people of arrivals.
 
     Args:
         send_statuses, send_alerts: publish and return when the broker has them.
+        router: thinks of what else could be done; None: nobody does.
     """
 
     def __init__(
@@ -137,10 +90,11 @@ class Consequences:
         settings: ShipmentsSettings,
         send_statuses: Callable[[Messages], None],
         send_alerts: Callable[[Sequence[Alert]], None],
+        router: Router | None = None,
     ) -> None:
-        self._tables, self._settings = tables, settings
+        self._tables, self._settings, self._router = tables, settings, router
         self._send_statuses, self._send_alerts = send_statuses, send_alerts
-        self._alerted: set[str] = set()
+        self._alerted: dict[str, str] = {}
 
     def __call__(self, rows: Sequence[Row], now: datetime) -> None:
         """Tell of these rows of `gold/shipments`, and note in them (`announced`) what was told."""
@@ -150,17 +104,44 @@ class Consequences:
             self._send_statuses(messages)
         for row in news:
             row["announced"] = arrival_of(row)
-        self._send_alerts(self.alerts(rows, now))
+        overtaken = [_overtaken(row, now) for row in news if row.get("reroute") and row["rerouted_eta"] is None]
+        self._send_alerts([*overtaken, *self.alerts(rows, now)])
+        for row in rows:
+            if row["state"] in TERMINAL:
+                self._forget(row["shipment_id"])
 
     def alerts(self, rows: Sequence[Row], now: datetime) -> list[Alert]:
-        """An alert for each shipment that will be late and that somebody waits for: one a shipment and promise."""
-        late = [row for row in rows if self._is_late(row)]
-        fresh = {row["shipment_id"]: row for row in late if self._occasion(row) not in self._alerted}
-        if not fresh:
+        """An alert for each shipment that will be late and that somebody waits for: one a shipment and promise. What
+        could be done is thought of again where one that is told of already has moved on."""
+        late = {row["shipment_id"]: row for row in rows if self._is_late(row)}
+        fresh = [row for name, row in late.items() if self._alerted.get(name) != _occasion(row)]
+        due = fresh if self._router is None else [row for row in late.values() if self._router.is_due(row, now)]
+        concerned = {row["shipment_id"]: row for row in (*fresh, *due)}
+        if not concerned:
             return []
-        self._alerted.update(self._occasion(row) for row in fresh.values())
-        stakes = self._stakes(list(fresh.values()), now)
-        return [_alert(row, stakes.get(name, []), self._occasion(row), now) for name, row in fresh.items()]
+        waiting = who_waits(self._tables, list(concerned.values()), now)
+        offers = self._offers(concerned, waiting, now)
+        told = []
+        for row in fresh:
+            name = row["shipment_id"]
+            arrival = arrival_of(row) or row["promised"]
+            stakes = [stake(one, row["promised"], arrival) for one in waiting.get(name, [])]
+            told.append(_alert(row, stakes, offers.get(name, []), now))
+            self._alerted[name] = _occasion(row)
+        return told
+
+    def _offers(
+        self, rows: Mapping[str, Row], waiting: Mapping[str, list[Waiting]], now: datetime
+    ) -> dict[str, list[Row]]:
+        if self._router is None:
+            return {}
+        arrivals = {name: arrival_of(row) or row["promised"] for name, row in rows.items()}
+        return self._router.offers([(row, waiting.get(name, [])) for name, row in rows.items()], arrivals, now)
+
+    def _forget(self, shipment_id: str) -> None:
+        self._alerted.pop(shipment_id, None)
+        if self._router is not None:
+            self._router.forget(shipment_id)
 
     def _is_late(self, row: Row) -> bool:
         arrival, promised = arrival_of(row), row["promised"]
@@ -170,63 +151,24 @@ class Consequences:
         behind = (arrival - promised) >= timedelta(hours=self._settings.late_hours)
         return behind or (likely is not None and likely >= self._settings.late_probability)
 
-    def _occasion(self, row: Row) -> str:
-        return f"{row['shipment_id']} {row['promised'].isoformat()}"
 
-    def _stakes(self, rows: list[Row], now: datetime) -> dict[str, list[Stake]]:
-        """By shipment; nothing for orders whose series has no policy or no position."""
-        shipment_of = {line["order_id"]: row for row in rows for line in row["lines"] if line["order_id"]}
-        pointer = in_force(self._tables, POLICIES)
-        if not shipment_of or pointer is None:
-            return {}
-        columns = ("order_id", "location_id", "sku")
-        orders = self._tables.read(ORDERS, columns, pc.field("order_id").isin(list(shipment_of))).to_pylist()
-        if not orders:
-            # Orders that were placed elsewhere: nobody here waits for them.
-            return {}
-        of_product = pc.field("sku").isin(sorted({order["sku"] for order in orders}))
-        where = of_product & (pc.field("policy_version") == pointer.version)
-        policies = {_series(row): row for row in self._tables.read(INVENTORY_POLICIES, where=where).to_pylist()}
-        stocks = self._tables.read(INVENTORY_POSITIONS, ("location_id", "sku", "on_hand"), of_product).to_pylist()
-        positions = {_series(row): row for row in stocks}
-        found: dict[str, list[Stake]] = {}
-        for order in orders:
-            row, key = shipment_of[order["order_id"]], _series(order)
-            if key in policies and key in positions:
-                arrival = arrival_of(row) or row["promised"]
-                one = stake(order, policies[key], positions[key], row["promised"], arrival, now)
-                siblings = _spare(order, policies, positions)
-                found.setdefault(row["shipment_id"], []).append(Stake(**{**vars(one), "siblings": siblings}))
-        return found
+def _occasion(row: Row) -> str:
+    return f"{row['shipment_id']} {row['promised'].isoformat()}"
 
 
-def _series(row: Mapping[str, Any]) -> tuple[str, str]:
-    return row["location_id"], row["sku"]
-
-
-def _spare(
-    order: Row, policies: Mapping[tuple[str, str], Row], positions: Mapping[tuple[str, str], Row]
-) -> tuple[tuple[str, int], ...]:
-    """Who has more of the product than its order-up-to level, the most first."""
-    spare = [
-        (location_id, int(position["on_hand"] - policies[(location_id, sku)]["order_up_to"]))
-        for (location_id, sku), position in positions.items()
-        if sku == order["sku"] and location_id != order["location_id"] and (location_id, sku) in policies
-    ]
-    return tuple(sorted((one for one in spare if one[1] > 0), key=lambda one: (-one[1], one[0]))[:SIBLINGS])
-
-
-def _alert(row: Row, stakes: list[Stake], occasion: str, now: datetime) -> Alert:
+def _alert(row: Row, stakes: list[Stake], offers: list[Row], now: datetime) -> Alert:
     arrival = arrival_of(row) or row["promised"]
     margin = sum(one.margin or 0.0 for one in stakes)
     lost = sum(one.lost_units for one in stakes)
     likely = row.get("late_probability")
     chance = "" if likely is None else f", late with {likely:.0%}"
     told = "; ".join(one.tell() for one in sorted(stakes, key=lambda one: -(one.margin or 0.0))[:SIBLINGS])
+    best = next((offer for offer in offers if offer["proposed"]), None)
+    proposed = "" if best is None else f". Proposed: {best['description']}"
     message = (
         f"shipment {row['shipment_id']} from {row['supplier_id']} is at {row['node']} and expected "
         f"{arrival:%Y-%m-%d %H:%M} instead of {row['promised']:%Y-%m-%d %H:%M}{chance}"
-        f"{f'. {told}' if told else ''}"
+        f"{f'. {told}' if told else ''}{proposed}"
     )
     return Alert(
         kind="late_shipment",
@@ -235,7 +177,7 @@ def _alert(row: Row, stakes: list[Stake], occasion: str, now: datetime) -> Alert
         message=message,
         event_time=row["state_time"],
         raised_at=now,
-        occasion=occasion,
+        occasion=_occasion(row),
         details={
             "expected_arrival": arrival,
             "promised": row["promised"],
@@ -243,14 +185,40 @@ def _alert(row: Row, stakes: list[Stake], occasion: str, now: datetime) -> Alert
             "reasons": row.get("reasons") or [],
             "lost_units": round(lost, 2),
             "margin_at_risk": round(margin, 2),
-            "orders": [
-                {
-                    **{"order_id": one.order_id, "location_id": one.location_id, "sku": one.sku},
-                    **{"lost_units": round(one.lost_units, 2), "spare": dict(one.siblings)},
-                    "command": f"stockcast orders create --location {one.location_id} --sku {one.sku} --quantity "
-                    f"{max(round(one.lost_units), 1)} --reason 'shipment {row['shipment_id']} is late'",
-                }
-                for one in stakes
-            ],
+            "orders": [_order(row, one) for one in stakes],
+            "alternatives": [shown(offer) for offer in offers],
+            "proposal": None if best is None else best["option_id"],
+            "command": None if best is None else command(best),
         },
+    )
+
+
+def _order(row: Row, one: Stake) -> dict[str, Any]:
+    series = one.waiting
+    return {
+        "order_id": series.order_id,
+        "location_id": series.location_id,
+        "sku": series.sku,
+        "lost_units": round(one.lost_units, 2),
+        "spare": dict(series.siblings),
+        "command": f"stockcast orders create --location {series.location_id} --sku {series.sku} --quantity "
+        f"{max(round(one.lost_units), 1)} --reason 'shipment {row['shipment_id']} is late'",
+    }
+
+
+def _overtaken(row: Row, now: datetime) -> Alert:
+    """A rerouted shipment comes at another time than it was sent for: the orders hear of that, and so do people."""
+    arrival = arrival_of(row) or row["promised"]
+    return Alert(
+        kind="reroute_overtaken",
+        severity=HIGH,
+        subject=row["shipment_id"],
+        message=(
+            f"shipment {row['shipment_id']}, which was rerouted on {row['rerouted_at']:%Y-%m-%d %H:%M}, is now "
+            f"expected {arrival:%Y-%m-%d %H:%M}: its orders go by that"
+        ),
+        event_time=row["state_time"],
+        raised_at=now,
+        occasion=f"{row['reroute']} {arrival.isoformat()}",
+        details={"expected_arrival": arrival, "reroute": row["reroute"], "rerouted_at": row["rerouted_at"]},
     )

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from pipelines.contracts import topics
 from pipelines.contracts.alerts import Alert
-from pipelines.contracts.tables import BOTTLENECKS, SHIPMENTS
+from pipelines.contracts.tables import BOTTLENECKS, REROUTES, SHIPMENTS
 from pipelines.io import kafka
 from pipelines.io.alerts import send_alerts
 from pipelines.io.delta import Tables
@@ -19,6 +19,8 @@ from pipelines.operations.settings import Settings
 from pipelines.shipments.bottleneck_watch import BottleneckWatch
 from pipelines.shipments.consequences import Consequences, Messages
 from pipelines.shipments.risk.deliveries import RiskAssessor
+from pipelines.shipments.routing.offering import Router
+from pipelines.shipments.routing.steering import Reroutes
 from pipelines.shipments.tracker import ShipmentTracker
 
 
@@ -46,12 +48,13 @@ def follow_shipments(settings: Settings, tables: Tables, stop: threading.Event, 
         def tell(alerts: Sequence[Alert]) -> None:
             send_alerts(producer, alerts)
 
-        upkeep = TableKeeper(tables, settings, (SHIPMENTS, BOTTLENECKS)).tick
+        upkeep = TableKeeper(tables, settings, (SHIPMENTS, BOTTLENECKS, REROUTES)).tick
         tracker = ShipmentTracker(
             tables,
             settings.shipments,
             assess=RiskAssessor(settings, tables),
-            tell=Consequences(tables, settings.shipments, send_statuses, tell),
+            tell=Consequences(tables, settings.shipments, send_statuses, tell, Router(tables, settings)),
+            steer=Reroutes(tables),
             upkeep=upkeep,
         )
         watch = BottleneckWatch(tables, tell)

@@ -20,8 +20,8 @@ when an event that was missing arrives late, the shipment is folded again and wh
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import NamedTuple
 
 CREATED, PICKED_UP, DEPARTED, ARRIVED = "created", "picked_up", "departed", "arrived"
 CUSTOMS, OUT_FOR_DELIVERY, DELIVERED = "customs", "out_for_delivery", "delivered"
@@ -45,8 +45,7 @@ TERMINAL = frozenset({DELIVERED, CANCELLED})
 _RANK = {status: rank for rank, status in enumerate((*LEGAL, EXCEPTION))}
 
 
-@dataclass(frozen=True)
-class Event:
+class Event(NamedTuple):
     """One row of `silver/shipment_events`, as far as tracking looks at it."""
 
     event_id: str
@@ -66,16 +65,14 @@ class Event:
     longitude: float | None = None
 
 
-@dataclass(frozen=True)
-class SetAside:
+class SetAside(NamedTuple):
     """An event that its shipment's state did not allow."""
 
     event_id: str
     reason: str
 
 
-@dataclass(frozen=True)
-class Shipment:
+class Shipment(NamedTuple):
     """What a shipment's events come to.
 
     Attributes:
@@ -83,7 +80,7 @@ class Shipment:
         interrupted: the state that an open exception interrupted.
         supplier_id to destination: as the newest event has them; one that is rerouted changes its destination.
         node, since: where it is, and from when on; latitude and longitude, where the catalog knows them.
-        promised: the first estimate by event time; `eta`: the latest one.
+        promised: the first estimate by event time; `eta`: the latest one, `eta_time`: of the event that made it.
         waiting: (order, sku, quantity) that wait for it; those of a shipment that has come or was called off, none.
         set_aside: the events that were not legal, in order of time.
     """
@@ -103,6 +100,7 @@ class Shipment:
     since: datetime | None = None
     promised: datetime | None = None
     eta: datetime | None = None
+    eta_time: datetime | None = None
     delivered: datetime | None = None
     lines: frozenset[tuple[str | None, str | None, int | None]] = frozenset()
     set_aside: tuple[SetAside, ...] = ()
@@ -126,33 +124,46 @@ class Shipment:
         return (end - self.promised).total_seconds() / 3600
 
 
+NOTHING = Shipment()
+"""Before anything is heard of it."""
+
+
 class Story:
     """The events of one shipment as they become known, and what they come to."""
 
+    __slots__ = ("_events", "_newest", "place", "shipment")
+
     def __init__(self, events: Iterable[Event] = ()) -> None:
         self._events: dict[str, Event] = {}
-        self._newest: Event | None = None
-        self.shipment = Shipment()
+        self._newest: tuple[datetime, int, str] | None = None
+        self.place = 0
+        self.shipment = NOTHING
         for event in sorted(events, key=_order):
             self.add(event)
 
     def __len__(self) -> int:
         return len(self._events)
 
-    def add(self, event: Event) -> None:
-        """Take in an event: one that is newer than all others in one step, another by telling the story anew."""
+    def add(self, event: Event, place: int = 0) -> None:
+        """Take in an event: one that is newer than all others in one step, another by telling the story anew.
+
+        Args:
+            place: in the order of ingestion; the story remembers the newest.
+        """
+        self.place = max(self.place, place)
         known = self._events.get(event.event_id)
-        if known is None and (self._newest is None or _order(event) > _order(self._newest)):
-            self._events[event.event_id] = self._newest = event
-            self.shipment = _after(self.shipment, event)
+        order = _order(event)
+        if known is None and (self._newest is None or order > self._newest):
+            self._events[event.event_id] = event
+            self._newest, self.shipment = order, _after(self.shipment, event)
             return
         # Of two events under one id the same one must stand whichever came first.
-        first = event if known is None else min(known, event, key=_order)
+        first = event if known is None else min(known, event, key=lambda one: (_order(one), repr(one)))
         if first is known:
             return
         self._events[event.event_id] = first
         events = sorted(self._events.values(), key=_order)
-        self._newest, self.shipment = events[-1], Shipment()
+        self._newest, self.shipment = _order(events[-1]), NOTHING
         for one in events:
             self.shipment = _after(self.shipment, one)
 
@@ -175,30 +186,34 @@ def why_not(shipment: Shipment, event: Event) -> str | None:
 
 def _after(shipment: Shipment, event: Event) -> Shipment:
     if (reason := why_not(shipment, event)) is not None:
-        return replace(shipment, set_aside=(*shipment.set_aside, SetAside(event.event_id, reason)))
+        return shipment._replace(set_aside=(*shipment.set_aside, SetAside(event.event_id, reason)))
     before = shipment.interrupted if shipment.state == EXCEPTION else shipment.state
-    line = (event.order_id, event.sku, event.quantity)
-    return replace(
-        shipment,
-        state=event.status,
-        interrupted=before if event.status == EXCEPTION else None,
-        state_time=event.event_time,
-        started=shipment.started or event.event_time,
-        supplier_id=event.supplier_id or shipment.supplier_id,
-        carrier_id=event.carrier_id or shipment.carrier_id,
-        mode=event.mode or shipment.mode,
-        origin=event.origin or shipment.origin,
-        destination=event.destination or shipment.destination,
-        latitude=event.latitude,
-        longitude=event.longitude,
-        node=event.node,
-        since=event.event_time if event.node != shipment.node else shipment.since,
-        promised=shipment.promised or event.eta,
-        eta=event.eta or shipment.eta,
-        delivered=event.event_time if event.status == DELIVERED else None,
-        lines=shipment.lines | {line} if event.order_id or event.sku else shipment.lines,
+    lines = shipment.lines
+    if event.order_id or event.sku:
+        line = (event.order_id, event.sku, event.quantity)
+        lines = lines if line in lines else lines | {line}
+    return Shipment(
+        event.status,
+        before if event.status == EXCEPTION else None,
+        event.event_time,
+        shipment.started or event.event_time,
+        event.supplier_id or shipment.supplier_id,
+        event.carrier_id or shipment.carrier_id,
+        event.mode or shipment.mode,
+        event.origin or shipment.origin,
+        event.destination or shipment.destination,
+        event.latitude,
+        event.longitude,
+        event.node,
+        event.event_time if event.node != shipment.node else shipment.since,
+        shipment.promised or event.eta,
+        event.eta or shipment.eta,
+        event.event_time if event.eta else shipment.eta_time,
+        event.event_time if event.status == DELIVERED else None,
+        lines,
+        shipment.set_aside,
     )
 
 
-def _order(event: Event) -> tuple[datetime, int, str, str]:
-    return event.event_time, _RANK[event.status], event.event_id, repr(event)
+def _order(event: Event) -> tuple[datetime, int, str]:
+    return event.event_time, _RANK[event.status], event.event_id

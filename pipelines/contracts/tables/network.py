@@ -41,8 +41,8 @@ SHIPMENTS = Table(
 )
 """One row a shipment: what its events come to. `since`: at `node` from then on; `lines`: the orders and products on
 board; `set_aside`: events that its state did not allow; the arrival as forecast when last looked at, with its 80 %
-interval; `announced`: the arrival that the orders on board were told last; `reroute`: the option that was approved, when,
-and the arrival that it promised, until a later word of the carrier's takes its place; `sequence`: place of its
+interval; `announced`: the arrival that the orders on board were told last; `reroute`: the option that was approved,
+when, and the arrival that it promised, until a later word of the carrier's takes its place; `sequence`: place of its
 newest event in the order of ingestion."""
 
 REROUTES = Table(
