@@ -1,4 +1,5 @@
-"""The order API: list, show, explain, approve, change, reject and create orders; take suppliers' reports."""
+"""The order API: list, show, explain, approve, change, reject and create orders; send shipments another way; take
+suppliers' reports."""
 
 # Annotations are evaluated here, for FastAPI reads them and some are made inside functions.
 import re
@@ -16,11 +17,12 @@ from pipelines.serving.decisions import WEBHOOK, Desk
 from pipelines.serving.journal import Answer
 from pipelines.serving.limits import BodyLimit
 from pipelines.serving.problems import Problem, answer_with_problems
-from pipelines.serving.requests import Approval, Change, Listing, NewOrder, Rejection
+from pipelines.serving.requests import Approval, Change, Listing, NewOrder, Rejection, Rerouting
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 OrderId = Annotated[str, Path(pattern=f"^{IDENTIFIER.pattern}$")]
+ShipmentId = OrderId
 
 
 def create_app(desk: Desk, access: Access, largest_body_bytes: int) -> FastAPI:
@@ -30,6 +32,7 @@ def create_app(desk: Desk, access: Access, largest_body_bytes: int) -> FastAPI:
     answer_with_problems(app)
     _add_reading(app, desk, access)
     _add_deciding(app, desk, access)
+    _add_shipments(app, desk, access)
     _add_unauthenticated(app, desk)
     return app
 
@@ -78,6 +81,21 @@ def _add_deciding(app: FastAPI, desk: Desk, access: Access) -> None:
     def reject_order(order_id: OrderId, body: Rejection, caller: approver, key: key_of) -> Response:
         """Reject an order: it no longer counts as on order."""
         return _answer(desk.decide(key, caller.name, REJECT, order_id, body.model_dump()))
+
+
+def _add_shipments(app: FastAPI, desk: Desk, access: Access) -> None:
+    approver = Annotated[Caller, Depends(_requires(APPROVE, access))]
+    key_of = Annotated[str, Depends(_idempotency_key)]
+
+    @app.get("/v1/shipments/{shipment_id}", dependencies=[Depends(_requires(READ, access))])
+    def show_shipment(shipment_id: ShipmentId) -> Response:
+        """Where a shipment is, and what can be done about it."""
+        return _json(desk.book.shipment(shipment_id))
+
+    @app.post("/v1/shipments/{shipment_id}/reroute")
+    def reroute_shipment(shipment_id: ShipmentId, body: Rerouting, caller: approver, key: key_of) -> Response:
+        """Approve another way: its orders move, or a transfer is ordered."""
+        return _answer(desk.reroute(key, caller.name, shipment_id, body.model_dump()))
 
 
 def _add_unauthenticated(app: FastAPI, desk: Desk) -> None:

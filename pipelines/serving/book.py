@@ -7,6 +7,7 @@ import binascii
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
@@ -18,6 +19,7 @@ from pipelines.io.delta import Tables
 from pipelines.restocking.desk import find_order
 from pipelines.restocking.orders import PROPOSED, next_state
 from pipelines.serving.problems import Problem
+from pipelines.shipments.routing.approving import Reroute, find_shipment, options_of, prepare
 
 EventsOf = Callable[[str], list[dict[str, Any]]]
 
@@ -103,6 +105,24 @@ class OrderBook:
             statuses = self._tables.read(ORDER_STATUS, columns, wanted).sort_by("sequence").to_pylist()
             calls = self._tables.read(SUPPLIER_CALLS, where=wanted).to_pylist()
         return {"statuses": statuses, "supplier_calls": calls}
+
+    def shipment(self, shipment_id: str) -> dict[str, Any]:
+        """A shipment as it was saved, with the `options` for it.
+
+        Raises:
+            UnknownShipmentError: there is none.
+        """
+        with self._lock:
+            return {**find_shipment(self._tables, shipment_id), "options": options_of(self._tables, shipment_id)}
+
+    def prepare_reroute(self, shipment_id: str, option_id: str, said: tuple[str, str | None], now: datetime) -> Reroute:
+        """An approval of another way, checked against what was decided before; `said`: by whom, and why.
+
+        Raises:
+            UnknownShipmentError, RerouteConflictError: it cannot be approved.
+        """
+        with self._lock:
+            return prepare(self._tables, shipment_id, option_id, said, now, self._events_of)
 
     def check_series(self, location_id: str, sku: str) -> None:
         """Whether the catalog knows both; without a catalog nothing is checked, as at ingestion.

@@ -25,6 +25,8 @@ from pipelines.serving.problems import Problem
 WEBHOOK = "webhook:"
 """Before the ids of suppliers' messages, so that they never meet a client's idempotency key."""
 
+REROUTE = "reroute"
+
 _AUDITED = ("state", "quantity", "location_id", "sku", "explanation")
 
 
@@ -74,6 +76,21 @@ class Desk:
             return _draft(decision, event, None)
 
         return self.journal.once(key, _fingerprint(actor, CREATE, "", body), draft)
+
+    def reroute(self, key: str, actor: str, shipment_id: str, body: dict[str, Any]) -> Answer:
+        """Approve another way for a shipment, once for each key.
+
+        Raises:
+            UnknownShipmentError, RerouteConflictError, KeyReusedError: nothing was done.
+        """
+
+        def draft() -> Draft:
+            said = (actor, body["reason"])
+            approval = self.book.prepare_reroute(shipment_id, body["option"], said, self.clock())
+            what = (approval.order_id, approval.event, 202, approval.response, approval.before, approval.after)
+            return Draft(actor, REROUTE, *what, body["reason"])
+
+        return self.journal.once(key, _fingerprint(actor, REROUTE, shipment_id, body), draft)
 
     def report(self, headers: dict[str, str], body: bytes) -> Answer:
         """Take a supplier's signed report on an order, once for each message id.

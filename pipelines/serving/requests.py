@@ -50,6 +50,13 @@ class NewOrder(_Body):
     reason: Reason
 
 
+class Rerouting(_Body):
+    """Approve another way for a shipment."""
+
+    option: Identifier
+    reason: Reason
+
+
 class Listing(_Body):
     """Which orders to list, newest first."""
 

@@ -11,7 +11,18 @@ from pydantic import SecretStr
 
 import pipelines.simulation.commands as simulation
 from pipelines.errors import StockcastError
-from pipelines.operations.cli import api, backtest, broker, dashboard, ingest, models, orders, quarantine, status
+from pipelines.operations.cli import (
+    api,
+    backtest,
+    broker,
+    dashboard,
+    ingest,
+    models,
+    orders,
+    quarantine,
+    shipments,
+    status,
+)
 from pipelines.operations.cli.options import ConfigOption, SetOption, settings_from
 
 app = typer.Typer(
@@ -25,6 +36,7 @@ app.add_typer(ingest.app, name="ingest")
 app.add_typer(models.app, name="models")
 app.add_typer(orders.app, name="orders")
 app.add_typer(quarantine.app, name="quarantine")
+app.add_typer(shipments.app, name="shipments")
 app.command("status")(status.status)
 app.command("api")(api.api)
 app.command("dashboard")(dashboard.dashboard)

@@ -18,7 +18,7 @@ from pipelines.serving import access
 from pipelines.serving.dashboard.sessions import Session
 from pipelines.serving.decisions import Desk
 from pipelines.serving.problems import Problem
-from pipelines.serving.requests import Approval, Change, Rejection
+from pipelines.serving.requests import Approval, Change, Rejection, Rerouting
 
 FORMS: dict[str, type[Approval | Change | Rejection]] = {APPROVE: Approval, CHANGE: Change, REJECT: Rejection}
 
@@ -32,6 +32,13 @@ class OrderDesk(Protocol):
 
     def decide(self, session: Session, key: str, action: str, order_id: str, body: dict[str, Any]) -> dict[str, Any]:
         """Approve, change or reject; what was recorded.
+
+        Raises:
+            StockcastError: nothing was done; the message says why.
+        """
+
+    def reroute(self, session: Session, key: str, shipment_id: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Approve another way for a shipment; what was recorded.
 
         Raises:
             StockcastError: nothing was done; the message says why.
@@ -56,6 +63,11 @@ class LocalDesk:
             raise OrderConflictError(problem.detail) from None
         return dict(orjson.loads(answer.body))
 
+    def reroute(self, session: Session, key: str, shipment_id: str, body: dict[str, Any]) -> dict[str, Any]:
+        """As `OrderDesk`."""
+        said = checked_reroute(session, shipment_id, body)
+        return dict(orjson.loads(self.desk.reroute(key, session.caller.name, shipment_id, said).body))
+
     def unsent(self) -> int:
         """As `OrderDesk`."""
         return self.desk.journal.unsent
@@ -69,12 +81,19 @@ class RemoteDesk:
 
     def decide(self, session: Session, key: str, action: str, order_id: str, body: dict[str, Any]) -> dict[str, Any]:
         """As `OrderDesk`."""
-        said = checked(session, action, order_id, body)
+        return self._post(session, key, f"/v1/orders/{order_id}/{action}", checked(session, action, order_id, body))
+
+    def reroute(self, session: Session, key: str, shipment_id: str, body: dict[str, Any]) -> dict[str, Any]:
+        """As `OrderDesk`."""
+        said = checked_reroute(session, shipment_id, body)
+        return self._post(session, key, f"/v1/shipments/{shipment_id}/reroute", said)
+
+    def _post(self, session: Session, key: str, path: str, said: dict[str, Any]) -> dict[str, Any]:
         headers = {"Idempotency-Key": key}
         if session.token is not None:
             headers["Authorization"] = f"Bearer {session.token}"
         try:
-            answer = self.client.post(f"/v1/orders/{order_id}/{action}", json=said, headers=headers)
+            answer = self.client.post(path, json=said, headers=headers)
         except httpx.TransportError as error:
             raise StockcastError(
                 f"the order API at {self.client.base_url} does not answer ({type(error).__name__}); the decision may "
@@ -119,8 +138,7 @@ def checked(session: Session, action: str, order_id: str, body: dict[str, Any]) 
     Raises:
         NotAllowedError: the session's role is to look only. UsageError: the request is not as it should be.
     """
-    if not session.caller.may(access.APPROVE):
-        raise NotAllowedError(f"{session.caller.name} has the role {session.caller.role}; deciding needs approve")
+    _check_role(session)
     if action not in FORMS or not IDENTIFIER.fullmatch(order_id):
         raise UsageError("expected an order's id, and approve, change or reject")
     try:
@@ -132,6 +150,26 @@ def checked(session: Session, action: str, order_id: str, body: dict[str, Any]) 
             REJECT: "a reason",
         }
         raise UsageError(f"expected {what[action]} (at most 1,000 characters)") from None
+
+
+def checked_reroute(session: Session, shipment_id: str, body: dict[str, Any]) -> dict[str, Any]:
+    """The approval of another way as the order API takes it, from somebody who may give it.
+
+    Raises:
+        NotAllowedError: the session's role is to look only. UsageError: the request is not as it should be.
+    """
+    _check_role(session)
+    if not IDENTIFIER.fullmatch(shipment_id):
+        raise UsageError("expected a shipment's id")
+    try:
+        return Rerouting.model_validate(body).model_dump()
+    except ValueError:
+        raise UsageError("expected an option and a reason (at most 1,000 characters)") from None
+
+
+def _check_role(session: Session) -> None:
+    if not session.caller.may(access.APPROVE):
+        raise NotAllowedError(f"{session.caller.name} has the role {session.caller.role}; deciding needs approve")
 
 
 def _document(answer: httpx.Response) -> dict[str, Any]:
