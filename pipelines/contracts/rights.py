@@ -38,6 +38,7 @@ RIGHTS: dict[str, Rights] = {
     "send_orders": Rights((RESTOCK_ORDERS,), (ORDER_STATUS, ALERTS), ("stockcast-suppliers",)),
     "aggregate_totals": Rights(write=(DEMAND_TOTALS,)),
     "track_shipments": Rights(write=(ORDER_STATUS, ALERTS)),
+    "watch_anomalies": Rights(write=(ALERTS,)),
     # Corrections of what came twice, and the totals where no live process keeps them.
     "nightly": Rights(write=(INVENTORY_MOVEMENTS, ALERTS, DEMAND_TOTALS)),
     "order_api": Rights(write=(ORDER_STATUS,)),
@@ -60,5 +61,5 @@ def _union(*jobs: str) -> Rights:
 
 RIGHTS["live"] = _union(
     *("ingest_events", "restock", "relay_orders", "send_orders", "aggregate_totals", "track_shipments"),
-    "alert_webhook",
+    *("watch_anomalies", "alert_webhook"),
 )

@@ -288,14 +288,14 @@ def _allowances(rows: _Rows, planning: PlanningSettings, moved: FloatArray) -> d
                 continue
             group = np.flatnonzero(served & (np.array(rows.sku, object) == sku))
             there = max(rows.stock.on_hand[key] - rows.stock.promised.get(key, 0), 0)
-            least[group] = _share(rows, wanted, group, np.ones(len(group)), float(there))
+            least[group] = _shares(rows, wanted, group, np.ones(len(group)), float(there))
             reason[group] = WAREHOUSE_SHORTAGE
     if planning.daily_budget is not None:
         outside = np.array([name not in rows.chain.warehouses for name in rows.supplier], np.bool_)
         group = np.flatnonzero(outside)
         left = max(planning.daily_budget - rows.stock.spent, 0.0)
-        share = _share(rows, wanted, group, np.nan_to_num(rows.unit_cost[group]), left)
-        least[group], reason[group] = share, BUDGET
+        least[group] = _shares(rows, wanted, group, np.nan_to_num(rows.unit_cost[group]), left)
+        reason[group] = BUDGET
     if not np.isfinite(least).any():
         return {}
     return {
@@ -313,6 +313,19 @@ def _wanted(rows: _Rows, moved: FloatArray) -> FloatArray:
         rows.order_up_to - low, rows.pack_size, rows.minimum_order, np.full(len(rows.keys), np.inf)
     )
     return np.where(rows.sells, orders.quantity, 0.0)
+
+
+def _shares(
+    rows: _Rows, wanted: FloatArray, group: npt.NDArray[np.int64], cost: FloatArray, available: float
+) -> FloatArray:
+    """Units for each series of a group: for those that may come to order within the day first, then for the rest."""
+    units = np.zeros(len(group))
+    likely = rows.may_order()[group]
+    for part in (likely, ~likely):
+        if part.any():
+            units[part] = _share(rows, wanted, group[part], cost[part], available)
+            available = max(available - float((units[part] * cost[part]).sum()), 0.0)
+    return units
 
 
 def _share(

@@ -26,7 +26,7 @@ from tenacity import Retrying, stop_after_delay, wait_fixed
 
 from pipelines.contracts import topics
 from pipelines.contracts.identifiers import identifier
-from pipelines.contracts.tables import ORDER_OUTBOX, ORDER_STATUS, SUPPLIER_CALLS
+from pipelines.contracts.tables import LOCATIONS, ORDER_OUTBOX, ORDER_STATUS, SUPPLIER_CALLS, SUPPLIERS
 from pipelines.errors import StockcastError
 from pipelines.ingestion.times import as_datetime, as_microseconds, format_time
 from pipelines.io import kafka
@@ -36,6 +36,7 @@ from pipelines.operations.maintenance import TableKeeper
 from pipelines.operations.settings import Settings
 from pipelines.restocking.orders import ACKNOWLEDGED, CANCELLED, REJECTED, SENT
 from pipelines.restocking.supplier import (
+    INTERNAL,
     PARKED,
     RETRY,
     WITHDRAWN,
@@ -206,6 +207,7 @@ class OrderSender:
         if not found:
             return
         called_off = self._called_off([order_id for order_id, *_ in found])
+        inside = self._locations()
         repeated: list[tuple[str, Place]] = []
         withdrawn: list[tuple[Answer, list[Place]]] = []
         new: list[tuple[str, bytes, Place]] = []
@@ -217,6 +219,8 @@ class OrderSender:
             elif order_id in called_off and place[1] >= self._begun.get(place[0], 0):
                 why = f"{called_off[order_id]} before it was sent"
                 withdrawn.append((Answer(order_id, WITHDRAWN, 0, "", why, 0), [place]))
+            elif (source := _source_of(payload)) in inside:
+                withdrawn.append((Answer(order_id, INTERNAL, 0, "", f"transfer from {source}", 0), [place]))
             else:
                 new.append((order_id, payload, place))
         self._finish(withdrawn)
@@ -340,6 +344,11 @@ class OrderSender:
         rows = self._tables.read(ORDER_OUTBOX, ("order_id", "payload"), pc.field("order_id").isin(order_ids))
         return {row["order_id"]: row["payload"].encode() for row in rows.to_pylist()}
 
+    def _locations(self) -> set[str]:
+        """Locations that are no suppliers: what is asked of them is a transfer, which they see on `restock.orders`."""
+        there = self._tables.read(LOCATIONS, ("location_id",))["location_id"].to_pylist()
+        return set(there) - set(self._tables.read(SUPPLIERS, ("supplier_id",))["supplier_id"].to_pylist())
+
     def _called_off(self, order_ids: list[str]) -> dict[str, str]:
         where = pc.field("order_id").isin(order_ids) & pc.field("status").isin([REJECTED, CANCELLED])
         rows = self._tables.read(ORDER_STATUS, ("order_id", "status"), where).to_pylist()
@@ -374,6 +383,14 @@ class _Places:
     def done(self) -> list[Place]:
         """(partition, next place) where everything before the place is done."""
         return [(partition, min(self._open[partition], default=end)) for partition, end in self._next.items()]
+
+
+def _source_of(payload: bytes) -> str | None:
+    try:
+        source = orjson.loads(payload)["supplier_id"]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return None
+    return source if isinstance(source, str) else None
 
 
 def _row(answer: Answer, now: datetime) -> Row:

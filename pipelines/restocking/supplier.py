@@ -32,6 +32,7 @@ log = logging.getLogger("stockcast.suppliers")
 PARKED = "parked"
 WITHDRAWN = "withdrawn"
 RETRY = "retry"
+INTERNAL = "internal"
 
 LARGEST_ANSWER = 65_536
 KEPT_OF_ANSWER = 2_000

@@ -18,7 +18,7 @@ import pytest
 from pydantic import SecretStr
 
 from pipelines.contracts import topics
-from pipelines.contracts.tables import ORDER_OUTBOX, ORDER_STATUS, SUPPLIER_CALLS
+from pipelines.contracts.tables import LOCATIONS, ORDER_OUTBOX, ORDER_STATUS, SUPPLIER_CALLS, SUPPLIERS
 from pipelines.errors import StockcastError
 from pipelines.io.delta import Tables
 from pipelines.restocking.relay import Relay, relay_once
@@ -71,12 +71,16 @@ def chain(broker, placed, supplier):
 def publish(chain, placed):
     """Decides orders and relays them; gives their ids."""
 
-    def decide(count):
+    def decide(count, **fields):
         first = placed["orders"] + 1
         placed["orders"] += count
         names = [f"o-{number}" for number in range(first, first + count)]
         rows = [
-            {"sequence": first + place, "order_id": name, "payload": json.dumps({"order_id": name, "quantity": 6})}
+            {
+                "sequence": first + place,
+                "order_id": name,
+                "payload": json.dumps({"order_id": name, "quantity": 6, **fields}),
+            }
             for place, name in enumerate(names)
         ]
         tables = Tables(chain)
@@ -246,3 +250,17 @@ def wait_until(condition, seconds=20.0):
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.05)
+
+
+def test_a_transfer_is_published_and_no_supplier_is_called_for_it(chain, publish, supplier):
+    # given a chain whose store can spare something, and a warehouse that is also a supplier
+    tables = Tables(chain)
+    places = [{"location_id": name, "kind": kind} for name, kind in (("s-1", "store"), ("w-1", "warehouse"))]
+    tables.overwrite(LOCATIONS, pa.Table.from_pylist(places, schema=LOCATIONS.schema))
+    tables.overwrite(SUPPLIERS, pa.Table.from_pylist([{"supplier_id": "w-1"}], schema=SUPPLIERS.schema))
+    # when both are asked for goods
+    (moved,), (bought,) = publish(1, supplier_id="s-1"), publish(1, supplier_id="w-1")
+    send_once(chain)
+    # then only the supplier is called
+    assert outcomes(chain, [moved, bought]) == {moved: ["internal"], bought: ["acknowledged"]}
+    assert statuses(chain, [moved]) == {moved: set()}

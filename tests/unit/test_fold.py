@@ -17,6 +17,7 @@ from pipelines.restocking.decisions import encode_flag, encode_order
 from pipelines.restocking.fold import Fold
 from pipelines.restocking.orders import next_state
 from pipelines.restocking.policy_book import PolicyBook
+from pipelines.restocking.snapshots import load_positions, save_positions
 
 AS_OF = date(2026, 3, 1)
 START = datetime(2026, 3, 2, tzinfo=UTC)
@@ -259,3 +260,113 @@ def test_late_and_repeated_statuses_do_no_harm(states, expected):
     for status_ in states:
         state = next_state(state, status_)
     assert state == expected
+
+
+OFFER = {
+    "transfer_offer": "p-1", "transfer_source": "s-2", "transfer_quantity": 8, "transfer_days": 0.5,
+    "transfer_cost": 3.0, "transfer_reason": "s-2 has 50 beyond what it needs",
+}  # fmt: skip
+
+
+def book_of(**extra):
+    return PolicyBook("p-1", pa.Table.from_pylist([policy("a", **extra)], schema=INVENTORY_POLICIES.schema))
+
+
+def asked(outcome):
+    return [(order["supplier_id"], order["quantity"]) for _, order in outcome.orders]
+
+
+def test_what_a_sibling_offers_is_taken_before_the_rest_is_bought():
+    # given an offer of 8 where 30 - 1 are needed and 10 is the reorder point
+    fold = fold_of(book_of(**OFFER))
+    outcome = run(fold, ledger(("a", "count", 1)))
+    # then both orders follow from one event, with ids of their own, and say why
+    assert asked(outcome) == [("s-2", 8), ("u-1", 24)]
+    (_, moved), (_, bought) = outcome.orders
+    assert moved["order_id"] != bought["order_id"]
+    assert moved["trigger_event_id"] == bought["trigger_event_id"]
+    assert "transfer of 8 from s-2 (s-2 has 50 beyond what it needs)" in moved["explanation"]
+    assert (moved["on_order"], bought["on_order"]) == (0, 8)
+    assert moved["expected_receipt"] - moved["created_at"] == 43_200_000_000
+
+
+def test_where_the_offer_is_enough_nothing_is_bought_until_the_position_falls_again():
+    fold = fold_of(book_of(**OFFER))
+    assert asked(run(fold, ledger(("a", "count", 6)))) == [("s-2", 8)]
+    assert asked(run(fold, ledger(("a", "sale", 2), ("a", "sale", 2), first=2))) == [("u-1", 24)]
+
+
+def test_an_offer_is_taken_once_even_if_what_came_of_it_was_called_off():
+    fold = fold_of(book_of(**OFFER))
+    ((_, moved),) = run(fold, ledger(("a", "count", 6))).orders
+    outcome = run(fold, NO_ROWS, status(moved["order_id"], "cancelled", 2))
+    assert asked(outcome) == [("u-1", 24)]
+    # and a later version that renews the offer does not bring it back, while a new offer counts
+    for version, expected in (("p-1", []), ("p-3", [("s-2", 8)])):
+        fold.positions["s-1", "a"].open_orders.clear()
+        rows = [policy("a", **{**OFFER, "transfer_offer": version}, policy_version="p-2")]
+        book = PolicyBook("p-2", pa.Table.from_pylist(rows, schema=INVENTORY_POLICIES.schema))
+        outcome = fold.activate(book, 3, 0)
+        assert [one for one in asked(outcome) if one[0] == "s-2"] == expected
+
+
+def test_an_offer_of_stock_seen_days_ago_is_not_taken():
+    fold = fold_of(book_of(**OFFER))
+    assert asked(run(fold, ledger(("a", "count", 6), first=49))) == [("u-1", 24)]
+
+
+def test_a_transfer_arrives_as_a_receipt_or_as_a_transfer():
+    for kind in ("receipt", "transfer_in"):
+        fold = fold_of(book_of(**OFFER))
+        ((_, moved),) = run(fold, ledger(("a", "count", 6))).orders
+        rows = ledger(("a", "receipt", 8, moved["order_id"]), first=2)
+        rows = rows.set_column(rows.schema.get_field_index("kind"), "kind", pa.array([kind]))
+        run(fold, rows)
+        position = fold.positions["s-1", "a"]
+        assert (position.on_hand, position.on_order) == (14, 0), kind
+
+
+def test_no_more_than_the_maximum_is_bought_in_a_day():
+    fold = fold_of(book_of(maximum_order=13))
+    first = run(fold, ledger(("a", "count", 2), ("a", "sale", 1), ("a", "sale", 1)))
+    assert asked(first) == [("u-1", 12)]
+    assert "28 needed, cut to 12 by the most that may be ordered in a day" in first.orders[0][1]["explanation"]
+    # the next day there is room again
+    run(fold, ledger(("a", "sale", 4), first=10))
+    assert asked(run(fold, ledger(("a", "sale", 1), first=26))) == [("u-1", 12)]
+
+
+def test_an_allowance_is_kept_to_and_what_was_called_off_is_free_again():
+    fold = fold_of(book_of(allowance=12, allowance_reason="budget"))
+    ((_, order),) = run(fold, ledger(("a", "count", 2))).orders
+    assert (order["quantity"], "cut to 12 by its share of the day's budget" in order["explanation"]) == (12, True)
+    assert run(fold, ledger(("a", "sale", 9), first=2)).orders == []
+    again = run(fold, NO_ROWS, status(order["order_id"], "cancelled", 3))
+    assert asked(again) == [("u-1", 12)]
+
+
+def test_an_allowance_below_the_smallest_order_buys_nothing():
+    fold = fold_of(book_of(allowance=17, allowance_reason="budget", minimum_order=18))
+    assert run(fold, ledger(("a", "count", 2))).orders == []
+
+
+def test_what_was_bought_and_taken_survives_a_restart(tables):
+    fold = fold_of(book_of(**OFFER, allowance=18, allowance_reason="warehouse_shortage"))
+    run(fold, ledger(("a", "count", 1)))
+    save_positions(tables, fold.positions.values(), 1)
+    positions, _ = load_positions(tables)
+    assert [(one.offer_taken, one.bought, one.bought_day) for one in positions] == [
+        (one.offer_taken, one.bought, one.bought_day) for one in fold.positions.values()
+    ]
+    assert positions[0].offer_taken == "p-1"
+    assert list(positions[0].bought.values()) == [18]
+
+
+def test_an_order_outside_the_suppliers_hours_counts_from_its_next_order_day():
+    # given order days from midnight to noon of the second and the fourth of March
+    days = [START, START + timedelta(hours=12), START + timedelta(days=2), START + timedelta(days=2.5)]
+    for hour, taken in ((3, 3), (13, 48)):
+        fold = fold_of(book_of(order_windows=days))
+        ((_, order),) = run(fold, ledger(("a", "count", 2), first=hour)).orders
+        assert order["expected_receipt"] - order["created_at"] == (taken - hour + 48) * 3_600_000_000
+        assert ("; the supplier takes it on 2026-03-04" in order["explanation"]) == (taken > hour)

@@ -106,7 +106,8 @@ SUPPLIER_CALLS = Table(
     "send_orders",
 )
 """How each order fared at the supplier's API, append-only, the newest row of an order stands: acknowledged, sent,
-parked (with the reason), withdrawn (called off before it was sent) or retry (a parked one to be sent again)."""
+parked (with the reason), withdrawn (called off before it was sent), internal (a transfer, which no supplier is called
+for) or retry (a parked one to be sent again)."""
 
 POLICY_ACTIVATIONS = Table(
     "gold/policy_activations",
