@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
+from scipy.special import gammaincinv
 
 from pipelines.inventory.forecast_distribution import FloatArray, day_moments, quantile_knots
 from pipelines.inventory.scenarios import LEVEL_CORRELATION, MAX_DAYS, Scenarios, scenarios
@@ -68,6 +69,23 @@ class LeadTimeDemand:
     daily_mean: FloatArray
     cumulative_mean: FloatArray
     cumulative_std: FloatArray
+
+    @classmethod
+    def of_moments(
+        cls,
+        mean: FloatArray,
+        std: FloatArray,
+        cumulative_mean: FloatArray,
+        cumulative_std: FloatArray,
+        points: int = 64,
+    ) -> LeadTimeDemand:
+        """From mean and deviation (n,) alone: equally likely quantiles of gamma distributions."""
+        middle = (np.arange(points) + 0.5) / points
+        varied = (mean > 0) & (std > 0)
+        shape = np.where(varied, (mean / np.where(std > 0, std, 1.0)) ** 2, 1.0)
+        drawn = gammaincinv(shape[:, None], middle) * np.where(varied, mean / shape, 0.0)[:, None]
+        sums = np.where(varied[:, None], drawn, mean[:, None])
+        return cls(sums, np.diff(cumulative_mean, axis=1, prepend=0.0), cumulative_mean, cumulative_std)
 
     @property
     def mean(self) -> FloatArray:

@@ -7,7 +7,7 @@ import json
 import logging
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 
 import numpy as np
@@ -31,6 +31,7 @@ from pipelines.contracts.tables import (
     TIME,
 )
 from pipelines.errors import MissingDataError, PublishingError
+from pipelines.inventory.health_report import Row, report_health
 from pipelines.inventory.live_stock import LiveStock, live_stock
 from pipelines.inventory.planning_inputs import (
     LEAD_TIME_POINTS,
@@ -91,6 +92,7 @@ class PlanningReport:
         by_constraint: policies by what decided their order's size.
         without_sourcing: forecast, but nobody to buy from.
         without_forecast: sourced, but never sold or not forecast.
+        health: rows of `gold/stock_health`.
     """
 
     policy_version: str
@@ -101,6 +103,7 @@ class PlanningReport:
     by_constraint: dict[str, int]
     without_sourcing: Left
     without_forecast: Left
+    health: tuple[Row, ...] = field(default=(), repr=False, compare=False)
 
     def __str__(self) -> str:
         bound = ", ".join(f"{count} by {name}" for name, count in self.by_constraint.items())
@@ -163,7 +166,8 @@ def plan(
         failpoint("plan.before_switch")
         publish(tables, Published(POLICIES, made.policy_version, forecast.as_of, None, now))
         _delete_old_versions(tables, settings.planning.versions_kept, made.policy_version)
-    report = _report(made, written, forecast_keys, terms.select(SERIES))
+        health = report_health(tables, settings.planning, made.policy_version, forecast.as_of)
+    report = _report(made, written, forecast_keys, terms.select(SERIES), health)
     log.info("%s", report)
     return report
 
@@ -192,7 +196,9 @@ def policy_version(
 
     Where series compete for stock or money, what there is of it decides too.
     """
-    decisive = planning.model_dump(mode="json", exclude={"versions_kept", "driver_series", "dead_after_days"})
+    decisive = planning.model_dump(
+        mode="json", exclude={"versions_kept", "driver_series", "dead_after_days", "money_at_risk"}
+    )
     stock = None if shared is None else [shared.stock.digest, sorted(shared.chain.region.items())]
     sink = pa.BufferOutputStream()
     readable = terms
@@ -436,7 +442,9 @@ def _safe(version: str) -> str:
 # Reporting. -------------------------------------------------------------------------------------------------
 
 
-def _report(made: Plan, written: pa.Table, forecast_keys: pa.Table, sourced_keys: pa.Table) -> PlanningReport:
+def _report(
+    made: Plan, written: pa.Table, forecast_keys: pa.Table, sourced_keys: pa.Table, health: list[Row]
+) -> PlanningReport:
     reorder_point = written["reorder_point"].to_numpy()
     expected = reorder_point - written["safety_stock"].to_numpy()
     interval = written["lead_time_days"].to_numpy() + written["review_days"].to_numpy()
@@ -453,6 +461,7 @@ def _report(made: Plan, written: pa.Table, forecast_keys: pa.Table, sourced_keys
         by_constraint=dict(sorted(by_constraint.items(), key=lambda item: (-item[1], item[0]))),
         without_sourcing=_left(forecast_keys.join(sourced_keys, keys=list(SERIES), join_type="left anti")),
         without_forecast=_left(sourced_keys.join(forecast_keys, keys=list(SERIES), join_type="left anti")),
+        health=tuple(health),
     )
 
 

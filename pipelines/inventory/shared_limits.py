@@ -15,7 +15,6 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from scipy.special import gammaincinv
 from scipy.stats import nbinom, poisson
 
 from pipelines.contracts.tables import INVENTORY_POLICIES
@@ -34,7 +33,6 @@ SURE = 0.95
 """A source keeps what it sells with this probability, and a series is looked after that may come to order with it."""
 CANDIDATES = 8
 """Sources that are weighed for a target: those with the most to spare."""
-_POINTS = 64
 
 
 @dataclass(frozen=True)
@@ -84,8 +82,8 @@ class _Rows:
         for name in ("reorder_point", "order_up_to", "pack_size", "minimum_order", "lead_time_days", "review_days",
                      "unit_cost", "unit_price", "correlation"):  # fmt: skip
             setattr(self, name, np.asarray(policies[name].cast(pa.float64()).to_numpy(), np.float64))
-        self.cumulative_mean = _matrix(policies["cumulative_mean"])
-        self.cumulative_std = _matrix(policies["cumulative_std"])
+        self.cumulative_mean = matrix_of(policies["cumulative_mean"])
+        self.cumulative_std = matrix_of(policies["cumulative_std"])
         self.on_hand = self._of(stock.on_hand)
         self.position = self.on_hand + self._of(stock.on_order)
         self.promised = self._of(stock.promised)
@@ -333,9 +331,7 @@ def _share(
 ) -> FloatArray:
     """Units for each series of a group, whose cost together is at most what is available: by lost margin saved."""
     mean, std = _protection_moments(rows, group)
-    demand = LeadTimeDemand(
-        _sums(mean, std), rows.cumulative_mean[group], rows.cumulative_mean[group], rows.cumulative_std[group]
-    )
+    demand = LeadTimeDemand.of_moments(mean, std, rows.cumulative_mean[group], rows.cumulative_std[group])
     worth = Worth(
         position=rows.position[group],
         # Where no margin is known, units are saved instead of money.
@@ -357,16 +353,7 @@ def _protection_moments(rows: _Rows, group: npt.NDArray[np.int64]) -> tuple[Floa
     return rows.cumulative_mean[group, place] * scale, rows.cumulative_std[group, place] * scale
 
 
-def _sums(mean: FloatArray, std: FloatArray) -> FloatArray:
-    """Equally likely demands (n, points) of gamma distributions with these moments."""
-    middle = (np.arange(_POINTS) + 0.5) / _POINTS
-    varied = (mean > 0) & (std > 0)
-    shape = np.where(varied, (mean / np.where(std > 0, std, 1.0)) ** 2, 1.0)
-    drawn = gammaincinv(shape[:, None], middle) * np.where(varied, mean / shape, 0.0)[:, None]
-    return np.asarray(np.where(varied[:, None], drawn, mean[:, None]), np.float64)
-
-
-def _matrix(lists: pa.ChunkedArray) -> FloatArray:
+def matrix_of(lists: pa.ChunkedArray) -> FloatArray:
     """(n, days), the last value repeated where a series' lists are shorter."""
     rows = lists.to_pylist()
     width = max(map(len, rows), default=1)

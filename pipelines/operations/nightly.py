@@ -27,6 +27,7 @@ from pipelines.errors import BrokerError, MissingDataError
 from pipelines.forecasting.passes import Progress
 from pipelines.forecasting.training import TrainingReport, train
 from pipelines.ingestion.late_duplicates import Messages, correct_late_duplicates
+from pipelines.inventory.health_report import health_alerts
 from pipelines.inventory.planning import PlanningReport, plan
 from pipelines.io import kafka
 from pipelines.io.alerts import send_alerts
@@ -78,11 +79,22 @@ def run_nightly(
     aggregate_demand(spark, settings, tables, as_of)
     training = train(spark, settings, tables, as_of, clock(), progress)
     planning = plan(spark, settings, tables, as_of, clock())
+    _tell_of_stock(settings, planning, clock())
     network = cluster_network(settings, tables, as_of, clock())
     lateness = _learn_lateness(settings, tables, as_of, clock())
     if settings.maintenance.enabled:
         maintain_idle(settings, tables, [table for table in ALL_TABLES if table.owner in OWNERS])
     return NightlyReport(as_of, training, planning, network, lateness)
+
+
+def _tell_of_stock(settings: Settings, planning: PlanningReport, now: datetime) -> None:
+    """Alerts of what began and ended with this night; without a broker they are in `gold/stock_health` all the same."""
+    alerts = health_alerts(list(planning.health), planning.as_of, now)
+    try:
+        if alerts:
+            send_alerts(kafka.producer(settings), alerts)
+    except BrokerError as error:
+        log.warning("%d alerts of stock could not be sent: %s", len(alerts), error)
 
 
 def _learn_lateness(settings: Settings, tables: Tables, as_of: date, now: datetime) -> RiskReport | None:

@@ -19,7 +19,7 @@ from pipelines.restocking.engine import RestockEngine
 from tests.chain_days import ChainDays
 from tests.reconciler import read_table
 
-DAYS, BUDGET, APPROVAL = 60, 1200.0, 120.0
+DAYS, BUDGET, APPROVAL = 60, 3000.0, 120.0
 NEVER = pd.Timestamp("1970-01-01", tz="UTC")
 SIGNS = {"sale": -1, "return": 1, "receipt": 1, "adjustment": 1, "transfer_in": 1, "transfer_out": -1, "write_off": -1}
 
@@ -245,7 +245,7 @@ def test_a_day_costs_no_more_than_its_budget(books):
     for day, money in books.spent.values():
         by_day[day] += money
     assert max(by_day.values()) <= BUDGET + 1e-6
-    assert max(by_day.values()) > 0.8 * BUDGET, "a budget that never bound shows nothing"
+    assert books.seen["cut by the budget"] >= 3, "a budget that never bound shows nothing"
 
 
 def test_a_transfer_saves_more_than_it_costs(chain):

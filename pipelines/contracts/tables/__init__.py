@@ -40,7 +40,13 @@ from pipelines.contracts.tables.forecasts import (
     PUBLISHED,
     SERIES_STATUS,
 )
-from pipelines.contracts.tables.inventory import BOUGHT, INVENTORY_POLICIES, INVENTORY_POSITIONS, OPEN_ORDERS
+from pipelines.contracts.tables.inventory import (
+    BOUGHT,
+    INVENTORY_POLICIES,
+    INVENTORY_POSITIONS,
+    OPEN_ORDERS,
+    STOCK_HEALTH,
+)
 from pipelines.contracts.tables.network import (
     BOTTLENECKS,
     LEAD_TIMES,
@@ -84,6 +90,7 @@ ALL_TABLES: tuple[Table, ...] = (
     FORECAST_DRIFT,
     INVENTORY_POLICIES,
     INVENTORY_POSITIONS,
+    STOCK_HEALTH,
     ORDER_OUTBOX,
     ORDER_PROPOSALS,
     ORDERS,
@@ -153,6 +160,7 @@ __all__ = [
     "SHIPMENT_EVENTS",
     "SHIPMENT_LINES",
     "SOURCING",
+    "STOCK_HEALTH",
     "STOCK_MOVEMENTS",
     "SUPPLIERS",
     "SUPPLIER_CALLS",

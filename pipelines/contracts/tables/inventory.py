@@ -90,3 +90,23 @@ INVENTORY_POSITIONS = Table(
 )
 """Also the restock stage's own state: a row set complete up to the ledger's `sequence`. `offer_taken`: the last offer
 of a transfer that was used; `bought`: units by order that count against a cap on `bought_day` (days since 1970)."""
+
+STOCK_HEALTH = Table(
+    "gold/stock_health",
+    schema_of(
+        **text("location_id sku kind severity"),
+        on_hand=pa.int64(),
+        on_order=pa.int64(),
+        cover_days=pa.float64(),
+        units=pa.float64(),
+        value=pa.float64(),
+        probability=pa.float64(),
+        **text("message policy_version"),
+        opened_on=pa.date32(),
+        closed_on=pa.date32(),
+    ),
+    PLANNING,
+)
+"""What each night found of the stock: `stockout_risk` (`units` and `value`: demand and margin expected to be lost
+before the next possible receipt), `overstock` and `dead_stock` (`units` too many, and what was paid for them). A row
+that a night does not find any more is closed by it, and gone with the next; `closed_on` is null while it lasts."""

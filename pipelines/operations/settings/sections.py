@@ -138,6 +138,9 @@ class PlanningSettings(_Section):
     )
     transfer_unit_cost: float = Field(0.0, ge=0, description="money per unit that is transferred, besides")
     transfer_days: float = Field(1.0, gt=0, description="how long a transfer takes")
+    money_at_risk: tuple[float, float, float] = Field(
+        (10.0, 100.0, 1000.0), description="expected lost margin from which on a risk is medium, high, critical"
+    )
     dead_after_days: float = Field(90.0, gt=0, description="stock of which nothing sold for so long is dead")
 
 
