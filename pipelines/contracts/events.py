@@ -133,6 +133,7 @@ EVENT_TYPES: dict[str, EventType] = {
                 Field("reason", FieldType.TEXT, required=False),
                 Field("location_id", FieldType.IDENTIFIER, required=False),
                 Field("sku", FieldType.IDENTIFIER, required=False),
+                Field("supplier_id", FieldType.IDENTIFIER, required=False),
             ),
             ("order_id",),
         ),

@@ -43,7 +43,7 @@ Step = tuple[Any, ...]
 _LEDGER = ("sequence", "event_id", "event_time", "kafka_timestamp", "location_id", "sku", "kind", "quantity",
            "change", "order_id")  # fmt: skip
 _STATUSES = ("sequence", "event_id", "event_time", "kafka_timestamp", "order_id", "status", "quantity", "eta",
-             "actor", "reason", "location_id", "sku")  # fmt: skip
+             "actor", "reason", "location_id", "sku", "supplier_id")  # fmt: skip
 _QUANTITY_COUNTS = frozenset({PROPOSED, APPROVED, SENT, ACKNOWLEDGED, SHIPPED})
 """Statuses whose quantity is that of the order: a person's change, or what the supplier confirms."""
 
@@ -155,7 +155,7 @@ class Fold:
         return position
 
     def _apply_status(self, row: Step, placed: set[str], outcome: Outcome) -> Position | None:
-        _, _, event_time, _, order_id, status, quantity, eta, _, _, location_id, sku = row
+        _, _, event_time, _, order_id, status, quantity, eta, _, _, location_id, sku, _ = row
         key = self._order_series.get(order_id)
         if key is None:
             if order_by_hand(status, quantity, location_id, sku):
@@ -188,7 +188,7 @@ class Fold:
 
     def _release(self, position: Position, row: Step, outcome: Outcome) -> None:
         """A person approved a proposal: it goes out as approved."""
-        sequence, _, event_time, _, order_id, _, _, _, actor, reason, _, _ = row
+        sequence, _, event_time, _, order_id, _, _, _, actor, reason, *_ = row
         order = position.open_orders[order_id]
         proposal = self._proposals.pop(order_id)
         if order.promised_time == NEVER:
@@ -200,7 +200,9 @@ class Fold:
 
     def _place_by_hand(self, row: Step, placed: set[str], outcome: Outcome) -> Position | None:
         """A person ordered by hand: released at once, unless it was before."""
-        sequence, event_id, event_time, _, order_id, _, quantity, eta, actor, reason, location_id, sku = row
+        sequence, event_id, event_time, _, order_id, _, quantity, eta, actor, reason, location_id, sku, supplier_id = (
+            row
+        )
         if order_id in placed:
             return None
         placed.add(order_id)
@@ -208,7 +210,7 @@ class Fold:
         position = self.positions.setdefault(key, Position(location_id, sku))
         position.clock = max(position.clock, event_time)
         policy = self.policies.get(key) if self.policies else None
-        hand = HandOrder(order_id, quantity, eta, event_id, actor, reason)
+        hand = HandOrder(order_id, quantity, eta, event_id, actor, reason, supplier_id)
         outcome.orders.append((sequence, place_order(position, policy, hand)))
         self._order_series[order_id] = key
         return position

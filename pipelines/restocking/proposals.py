@@ -39,7 +39,8 @@ class Approval:
 
 @dataclass(frozen=True)
 class HandOrder:
-    """What a person ordered; `expected_receipt` in microseconds, None where nothing was promised."""
+    """What a person ordered; `expected_receipt` in microseconds, None where nothing was promised; `supplier_id`: who
+    delivers, None for the policy's supplier."""
 
     order_id: str
     quantity: int
@@ -47,6 +48,7 @@ class HandOrder:
     event_id: str
     actor: str | None
     reason: str | None
+    supplier_id: str | None = None
 
 
 def order_by_hand(status: str, quantity: int | None, location_id: str | None, sku: str | None) -> bool:
@@ -78,7 +80,7 @@ def place_order(position: Position, policy: LivePolicy | None, hand: HandOrder) 
         "order_id": hand.order_id,
         "location_id": position.location_id,
         "sku": position.sku,
-        "supplier_id": policy and policy.supplier_id,
+        "supplier_id": hand.supplier_id or (policy and policy.supplier_id),
         "quantity": hand.quantity,
         "on_hand": position.on_hand,
         "on_order": on_order,

@@ -66,10 +66,12 @@ ORDER_STATUS = Table(
         eta=TIME,
         **text("actor reason location_id sku"),
         **RECORDED,
+        supplier_id=pa.string(),
     ),
     INGEST,
 )
-"""`location_id` and `sku` only where a person ordered by hand."""
+"""`location_id` and `sku` only where a person ordered by hand; `supplier_id` there where another than the policy's
+delivers: for a transfer, the location that the goods come from."""
 
 QUARANTINE = Table(
     "silver/quarantine",

@@ -209,6 +209,7 @@ def _what(shipment: Mapping[str, Any], option: Row, reason: str | None) -> dict[
             "status": ORDER_APPROVED,
             "location_id": option["location_id"],
             "sku": option["sku"],
+            "supplier_id": option["source"],
             "quantity": option["units"],
             "reason": f"transfer from {option['source']} while shipment {shipment['shipment_id']} is late{because}",
         }
