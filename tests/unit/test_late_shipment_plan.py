@@ -13,6 +13,8 @@ from pipelines.ingestion.ingestor import Ingestor
 from pipelines.operations.settings import ShipmentsSettings
 from pipelines.restocking.engine import RestockEngine
 from pipelines.shipments.consequences import Consequences
+from pipelines.shipments.routing.offering import Router
+from pipelines.shipments.routing.steering import Reroutes
 from pipelines.shipments.tracker import ShipmentTracker
 from tests.chain import plant_catalog, plant_policies
 
@@ -30,24 +32,36 @@ class Chain:
         self._ingestor.resume(new_stream=True)
         self.engine = RestockEngine(tables, settings.restock, self._flag, lambda: self.now)
         self.engine.resume()
+        self._settings = settings
+        self.track()
+
+    def track(self):
+        """A tracker that begins, or goes on where another ended."""
         options = ShipmentsSettings(save_seconds=0)
-        tell = Consequences(tables, options, self._told, self.alerts.extend)
-        self._tracker = ShipmentTracker(tables, options, lambda: self.now, tell=tell)
+        router = Router(self.tables, self._settings)
+        tell = Consequences(self.tables, options, self.tell_orders, self.alerts.extend, router)
+        self._tracker = ShipmentTracker(self.tables, options, lambda: self.now, tell=tell, steer=Reroutes(self.tables))
         self._tracker.resume()
 
     def _flag(self, flags):
         self.flags += [json.loads(value) for _, value in flags]
 
-    def _told(self, messages):
+    def tell_orders(self, messages):
+        """Sent instead of to Kafka; taken in when something happens next."""
         self._sent += [("restock.order_status", key, value) for key, value in messages]
 
     def happens(self, topic, hours, **event):
         """An event, so many hours after the start, and all that follows from it."""
         self.now = START + timedelta(hours=hours)
         body = {"event_id": f"e-{hours}-{topic}", "event_time": self.now.isoformat(), **event}
-        self._take_in([(topic, "k", json.dumps(body).encode())])
+        self.take_in([(topic, "k", json.dumps(body).encode())])
 
-    def _take_in(self, messages):
+    def decided(self):
+        """What people have decided meanwhile takes its way."""
+        told, self._sent = self._sent, []
+        self.take_in(told)
+
+    def take_in(self, messages):
         rows = [
             {
                 **{"topic": topic, "partition": 0, "offset": next(self._offsets), "kafka_timestamp": self.now},
@@ -63,11 +77,11 @@ class Chain:
         self._tracker.save()
         if self._sent:
             told, self._sent = self._sent, []
-            self._take_in(told)
+            self.take_in(told)
 
-    def order(self):
-        """The one order that there is, as its position counts it."""
-        return next(iter(self.engine._fold.positions[SERIES].open_orders.items()))
+    def order(self, series=SERIES):
+        """The one order that a series has, as its position counts it."""
+        return next(iter(self.engine._fold.positions[series].open_orders.items()))
 
 
 def test_a_late_shipment_flags_the_series_before_its_shelf_is_empty(tables, settings):

@@ -28,6 +28,8 @@ from pipelines.shipments.routing.steering import PREFIX, approval_id, option_of
 from pipelines.shipments.stakes import Row, spare_units
 from pipelines.shipments.tracking import CREATED, TERMINAL
 
+MOMENT = timedelta(milliseconds=1)
+
 Events = list[dict[str, Any]]
 Pending = Callable[[str], Events]
 """Events about an order that are decided and may not be in the ledger yet."""
@@ -97,21 +99,28 @@ def prepare(
     if option is None:
         known = ", ".join(row["option_id"] for row in options) or "none"
         raise UnknownShipmentError(f"shipment {shipment_id} has no option {option_id}; it has {known}")
-    _check_state(shipment, option)
+    _check_under_way(shipment)
     _check_approvals(tables, shipment, options, option, pending)
     if option["kind"] == TRANSFER:
         _check_spare(tables, option, pending)
-    return _reroute(shipment, option, said, now)
+    else:
+        _check_situation(shipment, option)
+    # It answers the newest word of the carrier's, whatever the clocks say.
+    return _reroute(shipment, option, said, max(now, shipment["state_time"] + MOMENT))
 
 
-def _check_state(shipment: Row, option: Row) -> None:
+def _check_under_way(shipment: Row) -> None:
     name, state = shipment["shipment_id"], shipment["state"]
     if state in TERMINAL:
         when = "" if shipment["delivered"] is None else f" since {shipment['delivered']:%Y-%m-%d %H:%M}"
         raise RerouteConflictError(f"shipment {name} is {state}{when}: there is nothing to send another way")
-    if option["kind"] != TRANSFER and situation_of(shipment) != option["situation"]:
+
+
+def _check_situation(shipment: Row, option: Row) -> None:
+    if situation_of(shipment) != option["situation"]:
+        name = shipment["shipment_id"]
         raise RerouteConflictError(
-            f"shipment {name} is {state} at {shipment['node']}, and the option was for {option['node']}; "
+            f"shipment {name} is {shipment['state']} at {shipment['node']}, and the option was for {option['node']}; "
             f"`stockcast shipments show {name}` shows what can be done now"
         )
 

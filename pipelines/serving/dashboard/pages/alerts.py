@@ -13,6 +13,7 @@ from pipelines.errors import StockcastError
 from pipelines.serving.dashboard import parts
 from pipelines.serving.dashboard.alerts import ACKNOWLEDGE, OPEN, REOPEN, SNOOZE, SNOOZED, AlertLine
 from pipelines.serving.dashboard.frame import Dashboard, Page, frame
+from pipelines.serving.dashboard.rerouting import LATE, other_ways_button
 from pipelines.serving.dashboard.store import ALERTS
 
 SNOOZES = {"1 hour": timedelta(hours=1), "8 hours": timedelta(hours=8), "A day": timedelta(days=1)}
@@ -64,6 +65,8 @@ def _line(page: Page, alert: AlertLine) -> Element:
 
 def _actions(page: Page, alert: AlertLine) -> None:
     with parts.box("actions"):
+        if alert.kind == LATE:
+            other_ways_button(page, alert)
         if alert.state != OPEN:
             parts.button("Reopen", lambda: _say(page, alert, REOPEN), label=f"Reopen {alert.kind}")
             return

@@ -13,6 +13,7 @@ from pipelines.serving.dashboard import parts
 from pipelines.serving.dashboard.deciding import decision_buttons
 from pipelines.serving.dashboard.frame import Dashboard, Page, frame
 from pipelines.serving.dashboard.links import series_link
+from pipelines.serving.dashboard.rerouting import late_shipments
 from pipelines.serving.dashboard.risk import Risk
 from pipelines.serving.dashboard.store import COUNTERS, WAITING, WATCH
 from pipelines.serving.dashboard.waiting import WaitingOrder
@@ -33,6 +34,7 @@ def register(dashboard: Dashboard) -> None:
         with frame(dashboard, session, request, "Now") as page:
             _figures(page)
             _decisions(page)
+            late_shipments(page)
             _watched(page)
         return None
 
