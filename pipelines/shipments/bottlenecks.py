@@ -1,8 +1,10 @@
 """Where shipments get stuck: stays at each node against the node's own history.
 
 A node is a bottleneck when more of the shipments there than chance explains have stayed beyond the 95th percentile of
-its finished stays: with K of L beyond, when P(K or more of L | 5 %) is below `OPENS`. It ends when that is above
-`CLOSES`. Weekends have limits of their own. The queue is checked against Little's law, L = λW (Little 1961): the stay
+its finished stays: with K of L beyond, when P(K or more of L | 5 %) is below `OPENS`; or when fewer have left lately
+than were to: with N gone, when P(N or fewer | E) is, E being the sum over all that were there of the hazard of leaving
+that they went through (Nelson and Aalen's estimate of the node's own stays). It ends when both are above `CLOSES`.
+Weekends have limits of their own. The queue is checked against Little's law, L = λW (Little 1961): the stay
 that follows from arrivals and queue is told beside the usual one.
 """
 
@@ -11,10 +13,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binom
+from scipy.stats import binom, poisson
 
 from pipelines.shipments.tracking import TERMINAL
 
@@ -25,6 +28,8 @@ FEWEST = 3
 """Shipments beyond the limit, below which nothing is said."""
 PRIOR = 20.0
 """A node's own stays count half when there are so many; else those of all nodes."""
+LEAVING = (timedelta(hours=24), timedelta(hours=48))
+"""Spans in which leavings are counted."""
 LOOK_BACK = timedelta(days=90)
 ARRIVALS = timedelta(days=7)
 
@@ -40,6 +45,8 @@ class NodeState:
         usual_hours: median of its finished stays. limit_hours: their 95th percentile, of stays begun like today's.
         implied_hours: the stay that follows from queue and arrivals by Little's law; None without arrivals.
         chance: of so many beyond the limit if all were as usual.
+        left, expected_left: in the span of `LEAVING` in which the fewest left for what was to be; chance_left: of it.
+        chance_today: of so few in the shortest span.
     """
 
     node: str
@@ -49,19 +56,28 @@ class NodeState:
     limit_hours: float
     implied_hours: float | None
     chance: float
+    left: int = 0
+    expected_left: float = 0.0
+    chance_left: float = 1.0
+    chance_today: float = 1.0
 
     @property
     def opens(self) -> bool:
         """Whether it is a bottleneck now."""
-        return self.beyond >= FEWEST and self.chance < OPENS
+        return (self.beyond >= FEWEST and self.chance < OPENS) or self.chance_left < OPENS
 
     @property
     def closes(self) -> bool:
         """Whether one that was is none any more."""
-        return self.chance > CLOSES
+        return self.chance > CLOSES and self.chance_today > CLOSES
 
     def tell(self) -> str:
         """In one line."""
+        if self.chance_left < self.chance:
+            return (
+                f"{self.left} shipments left {self.node} lately where {self.expected_left:.0f} were to; {self.queue} "
+                f"are there (usual stay: {self.usual_hours:.0f} h)"
+            )
         implied = "" if self.implied_hours is None else f"; queue and arrivals imply {self.implied_hours:.0f} h"
         return (
             f"{self.beyond} of {self.queue} shipments at {self.node} have stayed longer than {self.limit_hours:.0f} h, "
@@ -101,10 +117,13 @@ def node_states(found: pd.DataFrame, now: datetime) -> list[NodeState]:
     if here.empty or limits.overall is None:
         return []
     recent = known[known.entered > now - ARRIVALS].groupby("node").size()
+    overall = cumulative_hazard(known.hours, known.finished)
     states = []
     for node, rows in here.groupby("node"):
         limit = np.array([limits.of(str(node), bool(weekend)) for weekend in rows.weekend])
         beyond, queue = int((rows.hours.to_numpy() > limit).sum()), len(rows)
+        of_node = known[known.node == node]
+        own = cumulative_hazard(of_node.hours, of_node.finished) if of_node.finished.sum() >= PRIOR else overall
         arrivals = float(recent.get(node, 0)) / (ARRIVALS / HOUR)
         states.append(
             NodeState(
@@ -115,9 +134,47 @@ def node_states(found: pd.DataFrame, now: datetime) -> list[NodeState]:
                 limit_hours=float(np.median(limit)),
                 implied_hours=queue / arrivals if arrivals else None,
                 chance=float(binom.sf(beyond - 1, queue, SHARE)),
+                **_leaving(of_node.assign(left=left[of_node.index]), own, now),
             )
         )
     return states
+
+
+Hazard = tuple[np.ndarray, np.ndarray]
+"""Minutes, ascending, and the cumulative hazard of leaving by then."""
+
+
+def cumulative_hazard(hours: pd.Series, finished: pd.Series) -> Hazard:
+    """Nelson and Aalen's estimate: leavings over those still there, summed over the hours stayed."""
+    stayed, place = np.unique(_minutes(hours), return_inverse=True)
+    at_risk = np.bincount(place)[::-1].cumsum()[::-1]
+    left = np.bincount(place, weights=finished.to_numpy(float))
+    return np.concatenate([[-1.0], stayed]), np.concatenate([[0.0], np.cumsum(left / at_risk)])
+
+
+def _minutes(hours: pd.Series) -> np.ndarray:
+    """Whole minutes: stays that are alike by design are alike in numbers."""
+    return np.asarray(np.round(hours.to_numpy(float) * 60))
+
+
+def _leaving(rows: pd.DataFrame, hazard: Hazard, now: datetime) -> dict[str, Any]:
+    """How many left a node lately and how many were to, in the span in which that is the least likely."""
+    found: list[tuple[float, int, float]] = []
+    for span in LEAVING:
+        begin = pd.Timestamp(now - span)
+        there = rows[(rows.entered < begin) & ~(rows.left <= begin)]
+        ends = there.left.fillna(pd.Timestamp(now))
+        ages = [_minutes((moment - there.entered).dt.total_seconds() / 3600) for moment in (begin, ends)]
+        passed = [hazard[1][np.searchsorted(hazard[0], age, side="right") - 1] for age in ages]
+        expected, left = float((passed[1] - passed[0]).sum()), int(there.left.notna().sum())
+        found.append((float(poisson.cdf(left, expected)), left, expected))
+    chance, left, expected = min(found)
+    return {
+        "left": left,
+        "expected_left": expected,
+        "chance_left": min(len(LEAVING) * chance, 1.0),
+        "chance_today": found[0][0],
+    }
 
 
 @dataclass(frozen=True)

@@ -119,5 +119,5 @@ def test_it_is_told_once_entered_and_closed(tables, settings):
     assert [(row["node"], row["opened_at"], row["closed_at"]) for row in rows] == [("hub-2", now, later)]
     first, second = (json.loads(alert.encode()) for alert in sent)
     assert first["subject"] == second["subject"] == "hub-2"
-    assert first["details"]["beyond"] >= 3
-    assert "shipments at hub-2 have stayed longer than" in first["message"]
+    assert first["details"]["queue"] >= 3
+    assert "shipments left hub-2 lately where" in first["message"] or "at hub-2 have stayed longer" in first["message"]

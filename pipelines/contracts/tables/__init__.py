@@ -45,6 +45,7 @@ from pipelines.contracts.tables.inventory import (
     INVENTORY_POLICIES,
     INVENTORY_POSITIONS,
     OPEN_ORDERS,
+    POLICY_CANDIDATES,
     STOCK_HEALTH,
 )
 from pipelines.contracts.tables.network import (
@@ -90,6 +91,7 @@ ALL_TABLES: tuple[Table, ...] = (
     FORECAST_DRIFT,
     INVENTORY_POLICIES,
     INVENTORY_POSITIONS,
+    POLICY_CANDIDATES,
     STOCK_HEALTH,
     ORDER_OUTBOX,
     ORDER_PROPOSALS,
@@ -147,6 +149,7 @@ __all__ = [
     "ORDER_STATUS",
     "PLANNING",
     "POLICY_ACTIVATIONS",
+    "POLICY_CANDIDATES",
     "PRODUCTS",
     "PUBLICATIONS",
     "PUBLISHED",

@@ -7,6 +7,7 @@ Layers, in order: the models' defaults, `conf/base.yaml`, then `conf/local.yaml`
 from pipelines.operations.settings.loading import conf_folder, load_settings
 from pipelines.operations.settings.sections import (
     AlertWebhookSettings,
+    AnomaliesSettings,
     ApiSettings,
     BrokerSettings,
     DashboardSettings,
@@ -32,6 +33,7 @@ from pipelines.operations.settings.sections import (
 
 __all__ = [
     "AlertWebhookSettings",
+    "AnomaliesSettings",
     "ApiSettings",
     "BrokerSettings",
     "DashboardSettings",

@@ -252,6 +252,7 @@ class ShipmentsSettings(_Section):
     late_hours: float = Field(12.0, ge=0, description="alert when so much behind the promise")
     late_probability: float = Field(0.5, gt=0, le=1, description="or when late with this chance")
     look_seconds: float = Field(300.0, gt=0, description="how often bottlenecks are looked for")
+    risk_model: str = Field("ensemble", description="one of pipelines/shipments/risk/models")
 
 
 class AnomaliesSettings(_Section):
