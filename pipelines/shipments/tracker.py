@@ -12,7 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -263,6 +263,7 @@ _COPIED = (
     *("latitude", "longitude", "started", "state_time", "since", "promised", "eta", "delivered"),
 )
 _copied = attrgetter(*_COPIED)
+_EMPTY: dict[str, Any] = dict.fromkeys(SHIPMENTS.schema.names)
 
 
 def _row(name: str, story: Story, now: datetime, assessed: dict[str, Any]) -> dict[str, Any]:
@@ -271,6 +272,7 @@ def _row(name: str, story: Story, now: datetime, assessed: dict[str, Any]) -> di
         shipment.lines if len(shipment.lines) < 2 else sorted(shipment.lines, key=lambda line: tuple(map(str, line)))
     )
     return {
+        **_EMPTY,
         "shipment_id": name,
         **dict(zip(_COPIED, _copied(shipment), strict=True)),
         "lines": [{"order_id": order_id, "sku": sku, "quantity": quantity} for order_id, sku, quantity in lines],
@@ -284,6 +286,5 @@ def _row(name: str, story: Story, now: datetime, assessed: dict[str, Any]) -> di
 
 def _table(rows: Sequence[dict[str, Any]]) -> pa.Table:
     """Rows of `gold/shipments`, column by column."""
-    return pa.table(
-        [pa.array([row.get(field.name) for row in rows], field.type) for field in SHIPMENTS.schema], SHIPMENTS.schema
-    )
+    columns = [pa.array(list(map(itemgetter(field.name), rows)), field.type) for field in SHIPMENTS.schema]
+    return pa.table(columns, schema=SHIPMENTS.schema)
