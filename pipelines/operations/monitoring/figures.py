@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from pipelines.contracts import topics
@@ -112,6 +112,7 @@ class KafkaLook:
 
     def __init__(self, settings: Settings) -> None:
         self._client: AdminClient = kafka.admin(settings)
+        self._relay: Consumer = kafka.consumer(settings, GROUP)
 
     def look(self) -> KafkaFigures:
         """What it says now, within some seconds."""
@@ -130,11 +131,13 @@ class KafkaLook:
         return {(name, number): end for name, state in states.items() for number, end in state.ends.items()}
 
     def _relayed(self) -> int | None:
-        """A user without the right to look at the relay's group does not learn it."""
-        wanted = ConsumerGroupTopicPartitions(GROUP, [TopicPartition(*PLACE)])
+        """A user without the right to look at the relay's group does not learn it.
+
+        A consumer is asked, not the admin client: librdkafka 2.16's `ListConsumerGroupOffsets` takes the process down
+        (a null group in `rd_kafka_handle_OffsetFetch`) where the answer is that a transaction is open.
+        """
         try:
-            answer: Any = self._client.list_consumer_group_offsets([wanted], request_timeout=KAFKA_SECONDS)[GROUP]
-            (place,) = answer.result().topic_partitions
+            (place,) = self._relay.committed([TopicPartition(*PLACE)], timeout=KAFKA_SECONDS)
         except KafkaException as error:
             log.debug("Kafka does not tell how far the relay is: %s", error)
             return None
