@@ -17,9 +17,11 @@ from bench import (
     forecast_report,
     forecasting,
     inventory,
+    lateness,
     live_state,
     memory,
     report,
+    shipments,
     tracking,
 )
 from bench.harness import Options, say
@@ -35,6 +37,8 @@ PARTS = {
     "accuracy": (accuracy.measure, accuracy.section),
     "tracking": (tracking.measure, tracking.section),
     "inventory": (inventory.measure, inventory.section),
+    "shipments": (shipments.measure, shipments.section),
+    "lateness": (lateness.measure, lateness.section),
 }
 
 
@@ -59,6 +63,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--attempts", type=int, default=1, help="how often a noisier run is measured again")
     parser.add_argument("--tracked", type=int, default=10_000, help="series of the tracking part's one run")
     parser.add_argument("--single-runs", type=int, default=100, help="runs of a single series that it compares with")
+    parser.add_argument("--shipment-rate", type=float, default=2000.0, help="shipment events a second")
+    parser.add_argument("--under-way", type=int, default=100_000, help="shipments under way from the start")
     parser.add_argument("--no-write", action="store_true", help="leave RESULTS.md as it is")
     chosen = parser.parse_args(argv)
     if unknown := [part for part in chosen.parts if part not in PARTS]:
@@ -88,6 +94,8 @@ def main(argv: list[str] | None = None) -> int:
             attempts=chosen.attempts,
             tracked=chosen.tracked,
             single_runs=chosen.single_runs,
+            shipment_rate=chosen.shipment_rate,
+            under_way=chosen.under_way,
         )
         for part in chosen.parts or PARTS:
             measure, section = PARTS[part]
@@ -121,6 +129,8 @@ def command(part: str, chosen: argparse.Namespace) -> str:
         "attempts": 1,
         "tracked": 10_000,
         "single_runs": 100,
+        "shipment_rate": 2000.0,
+        "under_way": 100_000,
     }
     words = [
         f"--{name.replace('_', '-')} {getattr(chosen, name):g}"
@@ -130,7 +140,8 @@ def command(part: str, chosen: argparse.Namespace) -> str:
     if chosen.forms:
         words.append(f"--forms {chosen.forms}")
     folder = "BENCH_PEER" if part in {"live_state", "catch_up", "memory"} else "BENCH_DATA"
-    return " ".join([f"{folder}=FOLDER python -m bench", part, *words])
+    beside = "" if part == "shipments" else f"{folder}=FOLDER "
+    return " ".join([f"{beside}python -m bench", part, *words])
 
 
 if __name__ == "__main__":

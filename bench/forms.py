@@ -33,6 +33,7 @@ from pipelines.operations.session import open_session
 from pipelines.operations.settings import Settings, load_settings
 from pipelines.restocking.relay import Relay
 from pipelines.restocking.stream import running_engine, start_restock
+from pipelines.shipments.following import follow_shipments
 
 
 @dataclass
@@ -66,6 +67,17 @@ def chained(bench: Bench) -> Running:
     """State in the owner's process, right behind the ledger's commit."""
     engine = bench.stack.enter_context(running_engine(bench.settings, bench.tables))
     return Running([bench.ingest(then=engine.stage)], lambda: engine.sequence)
+
+
+def with_shipments(bench: Bench) -> Running:
+    """As chained, with the shipments followed in a thread, as in the live job."""
+    stop = threading.Event()
+    settings = bench.settings
+    thread = threading.Thread(target=follow_shipments, args=(settings, Tables(settings), stop), name="track-shipments")
+    thread.start()
+    bench.stack.callback(thread.join)
+    bench.stack.callback(stop.set)
+    return chained(bench)
 
 
 def second_query(bench: Bench) -> Running:
@@ -107,6 +119,7 @@ def ingest_only(bench: Bench) -> Running:
 
 FORMS: dict[str, Callable[[Bench], Running]] = {
     "chained": chained,
+    "with_shipments": with_shipments,
     "second_query": second_query,
     "delta_light": lambda bench: delta_state(bench, LightPositions(bench.tables)),
     "delta_spark": lambda bench: delta_state(bench, SparkPositions(bench.spark, bench.tables)),

@@ -54,6 +54,8 @@ class Options:
     attempts: int = 1
     tracked: int = 10_000
     single_runs: int = 100
+    shipment_rate: float = 2000.0
+    under_way: int = 100_000
 
     @property
     def workload(self) -> Workload:
