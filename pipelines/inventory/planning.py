@@ -23,27 +23,26 @@ from pipelines.contracts.tables import (
 )
 from pipelines.contracts.tables import (
     INVENTORY_POLICIES,
-    LOCATIONS,
     PLANNING,
     PRODUCTS,
     SOURCING,
     SUPPLIERS,
-    TIME,
 )
 from pipelines.errors import MissingDataError, PublishingError
 from pipelines.inventory.health_report import Row, report_health
-from pipelines.inventory.live_stock import LiveStock, live_stock
+from pipelines.inventory.planned_together import Together, together
 from pipelines.inventory.planning_inputs import (
     LEAD_TIME_POINTS,
+    ORDER_WINDOWS,
     error_correlation,
     lead_time_records,
+    with_calendars,
     with_lead_times,
 )
 from pipelines.inventory.policies import get_policy
 from pipelines.inventory.series_planning import (
     CHUNK,
     FORECAST_VALUES,
-    ORDER_WINDOWS,
     PRODUCT_TERMS,
     SERIES,
     SERIES_SCHEMA,
@@ -53,8 +52,6 @@ from pipelines.inventory.series_planning import (
     plan_series,
     with_terms,
 )
-from pipelines.inventory.shared_limits import Chain, with_limits
-from pipelines.inventory.supplier_terms import calendar_of, longest_wait, order_windows
 from pipelines.io.delta import Tables, spark_schema
 from pipelines.io.ownership import ownership
 from pipelines.io.published import FORECASTS, POLICIES, Published, in_force, publish
@@ -142,9 +139,9 @@ def plan(
             _read_terms(tables, forecast.as_of + timedelta(days=1)), lead_time_records(tables, forecast.as_of)
         )
         correlation = error_correlation(tables, forecast.version)
-        shared = _shared(tables, settings.planning, terms, forecast.as_of)
+        shared = together(tables, settings.planning, terms, forecast.as_of)
         made = Plan(
-            policy_version=policy_version(forecast, terms, settings.planning, correlation, shared),
+            policy_version=policy_version(forecast, terms, settings.planning, correlation, shared.digest),
             forecast_version=forecast.version,
             as_of=forecast.as_of,
             method=settings.planning.method,
@@ -160,7 +157,7 @@ def plan(
                 f"({terms.num_rows} rows); load a catalog that matches (jobs/load_catalog.py)"
             )
         distributed = spark if sourced.num_rows > settings.planning.driver_series else None
-        _write(distributed, tables, made, terms, sourced.num_rows, settings.planning, shared)
+        _write(distributed, tables, made, terms, sourced.num_rows, shared)
         written = _read_levels(tables, made.policy_version)
         check_policies(written, sourced)
         failpoint("plan.before_switch")
@@ -177,29 +174,21 @@ def needs_executors(settings: Settings, tables: Tables) -> bool:
     return bool(tables.read(SOURCING, columns=SERIES).num_rows > settings.planning.driver_series)
 
 
-@dataclass(frozen=True)
-class Shared:
-    """What series compete for, where they do."""
-
-    chain: Chain
-    stock: LiveStock
-
-
 def policy_version(
     forecast: Published,
     terms: pa.Table,
     planning: PlanningSettings,
     correlation: float,
-    shared: Shared | None = None,
+    shared: str | None = None,
 ) -> str:
     """`p-YYYYMMDD-<hash>` of everything that decides the policies; sorts by the forecasts' day.
 
-    Where series compete for stock or money, what there is of it decides too.
+    Args:
+        shared: digest of what is planned over all series together; it decides too.
     """
     decisive = planning.model_dump(
         mode="json", exclude={"versions_kept", "driver_series", "dead_after_days", "money_at_risk"}
     )
-    stock = None if shared is None else [shared.stock.digest, sorted(shared.chain.region.items())]
     sink = pa.BufferOutputStream()
     readable = terms
     for name in (LEAD_TIME_POINTS, ORDER_WINDOWS):
@@ -209,7 +198,7 @@ def policy_version(
     pa.csv.write_csv(readable.sort_by([(name, "ascending") for name in SERIES]), sink)
     digest = hashlib.sha256(
         json.dumps(
-            [REVISION, forecast.version, forecast.as_of.isoformat(), correlation, decisive, stock], sort_keys=True
+            [REVISION, forecast.version, forecast.as_of.isoformat(), correlation, decisive, shared], sort_keys=True
         ).encode()
     )
     digest.update(sink.getvalue())
@@ -274,23 +263,6 @@ def _forecast_in_force(tables: Tables, as_of: date | None) -> Published:
     return forecast
 
 
-def _with_calendars(terms: pa.Table, suppliers: pa.Table, first: date) -> pa.Table:
-    """With the column `order_windows`, and reviews as far apart as the supplier's order days from `first` on."""
-    windows: dict[str, list[datetime]] = {}
-    waits: dict[str, float] = {}
-    for row in suppliers.to_pylist():
-        found = calendar_of(row)
-        if found is not None:
-            windows[row["supplier_id"]] = order_windows(*found, first)
-            waits[row["supplier_id"]] = longest_wait(found[0], first)
-    names = terms["supplier_id"].to_pylist()
-    review = [
-        max(days, waits.get(name, 0.0)) for days, name in zip(terms["review_days"].to_pylist(), names, strict=True)
-    ]
-    terms = terms.set_column(terms.schema.get_field_index("review_days"), "review_days", pa.array(review, pa.float64()))
-    return terms.append_column(ORDER_WINDOWS, pa.array([windows.get(name) for name in names], pa.list_(TIME)))
-
-
 def _read_terms(tables: Tables, first: date) -> pa.Table:
     """Sourcing rows with their product's cost: `TERMS_SCHEMA` but for the observed lead times.
 
@@ -298,30 +270,13 @@ def _read_terms(tables: Tables, first: date) -> pa.Table:
         first: the first day that is planned for.
     """
     products = tables.read(PRODUCTS, columns=PRODUCT_TERMS)
-    terms = _with_calendars(
+    terms = with_calendars(
         tables.read(SOURCING).join(products, keys="sku", join_type="left outer"), tables.read(SUPPLIERS), first
     )
     if terms.num_rows == 0:
         raise MissingDataError("the catalog has no sourcing; load one first (jobs/load_catalog.py)")
     known = pa.schema([field for field in TERMS_SCHEMA if field.name != LEAD_TIME_POINTS])
     return terms.select(known.names).cast(known)
-
-
-def _shared(tables: Tables, planning: PlanningSettings, terms: pa.Table, as_of: date) -> Shared | None:
-    """Stock and money that series compete for; None where nothing says that they do."""
-    locations = tables.read(LOCATIONS, ("location_id", "kind", "region")).to_pylist()
-    warehouses = frozenset(row["location_id"] for row in locations if row["kind"] == "warehouse")
-    served = not warehouses.isdisjoint(terms["supplier_id"].to_pylist())
-    if planning.transfer_cost is None and planning.daily_budget is None and not served:
-        return None
-    keys = list(zip(terms["location_id"].to_pylist(), terms["sku"].to_pylist(), strict=True))
-    chain = Chain(
-        region={row["location_id"]: row["region"] for row in locations},
-        warehouses=warehouses,
-        order_cost=dict(zip(keys, terms["order_cost"].to_pylist(), strict=True)),
-        holding_rate=dict(zip(keys, terms["holding_cost_rate"].to_pylist(), strict=True)),
-    )
-    return Shared(chain, live_stock(tables, as_of))
 
 
 def _day_rows(forecast_version: str) -> pc.Expression:
@@ -358,18 +313,17 @@ def _write(
     made: Plan,
     terms: pa.Table,
     series: int,
-    planning: PlanningSettings,
-    shared: Shared | None,
+    shared: Together,
 ) -> None:
     """Write the version in one commit, in place of itself where it exists.
 
-    What series compete for is shared out over all of them, so in this process.
+    What is planned over all series together is planned in this process.
     """
     predicate = f"policy_version = '{_safe(made.policy_version)}'"
     if spark is not None:
         frame = planned_frame(spark, tables, made, terms, series)
         try:
-            if shared is None:
+            if not shared.is_needed:
                 tables.overwrite_frame(INVENTORY_POLICIES, frame, predicate)
                 return
             rows = frame.toArrow().cast(INVENTORY_POLICIES.schema)
@@ -379,9 +333,7 @@ def _write(
         columns = (*SERIES, "target_time", *FORECAST_VALUES)
         forecasts = tables.read(FORECASTS_TABLE, columns=columns, where=_day_rows(made.forecast_version))
         rows = plan_series(with_terms(group_forecasts(forecasts), terms), made)
-    if shared is not None:
-        rows = with_limits(rows, shared.chain, shared.stock, planning, made.policy_version)
-    tables.overwrite(INVENTORY_POLICIES, rows, predicate)
+    tables.overwrite(INVENTORY_POLICIES, shared.finish(rows, made.policy_version), predicate)
 
 
 def planned_frame(spark: SparkSession, tables: Tables, made: Plan, terms: pa.Table, series: int) -> DataFrame:

@@ -9,14 +9,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy.special import ndtri
 
-from pipelines.contracts.tables import BACKTESTS, ORDERS, STOCK_MOVEMENTS
+from pipelines.contracts.tables import BACKTESTS, ORDERS, STOCK_MOVEMENTS, TIME
 from pipelines.inventory.forecast_distribution import FloatArray
 from pipelines.inventory.lead_times import LOOK_BACK_DAYS, LeadTimeRecords, Stated, lead_time_points, records_of
 from pipelines.inventory.level_correlation import level_correlation
 from pipelines.inventory.scenarios import LEVEL_CORRELATION
+from pipelines.inventory.supplier_terms import calendar_of, longest_wait, order_windows
 from pipelines.io.delta import Tables
 
-LEAD_TIME_POINTS = "lead_time_points"
+LEAD_TIME_POINTS, ORDER_WINDOWS = "lead_time_points", "order_windows"
 CORRELATION_DAYS = 28
 """The newest days of a backtest that the correlation is learnt from: about what a lead time spans."""
 _INTERVAL_SCORES = 2 * float(ndtri(0.9))
@@ -58,6 +59,23 @@ def with_lead_times(terms: pa.Table, records: LeadTimeRecords) -> pa.Table:
     for name, values in (("lead_time_days", mean), ("lead_time_std_days", deviation)):
         terms = terms.set_column(terms.schema.get_field_index(name), name, pa.array(values))
     return terms.append_column(LEAD_TIME_POINTS, pa.array(points, pa.list_(pa.float64())))
+
+
+def with_calendars(terms: pa.Table, suppliers: pa.Table, first: date) -> pa.Table:
+    """With the column `order_windows`, and reviews as far apart as the supplier's order days from `first` on."""
+    windows: dict[str, list[datetime]] = {}
+    waits: dict[str, float] = {}
+    for row in suppliers.to_pylist():
+        found = calendar_of(row)
+        if found is not None:
+            windows[row["supplier_id"]] = order_windows(*found, first)
+            waits[row["supplier_id"]] = longest_wait(found[0], first)
+    names = terms["supplier_id"].to_pylist()
+    review = [
+        max(days, waits.get(name, 0.0)) for days, name in zip(terms["review_days"].to_pylist(), names, strict=True)
+    ]
+    terms = terms.set_column(terms.schema.get_field_index("review_days"), "review_days", pa.array(review, pa.float64()))
+    return terms.append_column(ORDER_WINDOWS, pa.array([windows.get(name) for name in names], pa.list_(TIME)))
 
 
 def error_correlation(tables: Tables, forecast_version: str) -> float:

@@ -20,12 +20,11 @@ from pipelines.errors import PublishingError
 from pipelines.inventory.economics import QuantityBreaks
 from pipelines.inventory.forecast_distribution import FloatArray
 from pipelines.inventory.lead_time_demand import DailyForecasts, Protection, lead_time_demand
-from pipelines.inventory.planning_inputs import LEAD_TIME_POINTS
+from pipelines.inventory.planning_inputs import LEAD_TIME_POINTS, ORDER_WINDOWS
 from pipelines.inventory.policies import Levels, SeriesBatch, Terms, get_policy
 from pipelines.inventory.scenarios import LEVEL_CORRELATION
 from pipelines.inventory.supplier_terms import read_quantity_breaks
 
-ORDER_WINDOWS = "order_windows"
 SERIES = ("location_id", "sku")
 FORECAST_VALUES = ("yhat", *QUANTILE_COLUMNS)
 PRODUCT_TERMS = ("sku", "unit_cost", "unit_price", "shelf_life_days")

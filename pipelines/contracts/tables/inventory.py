@@ -110,3 +110,20 @@ STOCK_HEALTH = Table(
 """What each night found of the stock: `stockout_risk` (`units` and `value`: demand and margin expected to be lost
 before the next possible receipt), `overstock` and `dead_stock` (`units` too many, and what was paid for them). A row
 that a night does not find any more is closed by it, and gone with the next; `closed_on` is null while it lasts."""
+
+POLICY_CANDIDATES = Table(
+    "gold/policy_candidates",
+    schema_of(
+        **text("location_id sku method"),
+        as_of=pa.date32(),
+        reorder_point=pa.int64(),
+        order_up_to=pa.int64(),
+        daily_cost=pa.float64(),
+        fill_rate=pa.float64(),
+        champion=pa.bool_(),
+        run_id=pa.string(),
+    ),
+    "learn_policies",
+)
+"""Levels of the classical and of the learnt methods side by side, for the day after `as_of`, with what a day cost with
+each in the replay's newest half (holding, ordering, lost margin). `champion`: the method that cost the least in all."""

@@ -78,7 +78,7 @@ def planned_levels(
         [np.full(series, level) if candidate.adjust is None else candidate.adjust(level) for level in service]
         for candidate in candidates
     ]
-    span = _span(protection)
+    span = planning_span(protection)
     with threadpool_limits(limits=1):  # the products are small: threads would only wait for each other
         for day in range(history.days):
             forecasts = history.forecasts.known_on(history.evening(day), span)
@@ -123,7 +123,7 @@ class UsualRule:
             if self.lead_time_spread:
                 variance = variance + (mean * protection.lead_time_std) ** 2
             safety = scores[:, None] * np.sqrt(variance)
-            _fill(out, day, np.maximum(mean * interval + safety, 0.0), mean, terms)
+            fill_levels(out, day, np.maximum(mean * interval + safety, 0.0), mean, terms)
         return out
 
 
@@ -140,7 +140,7 @@ class Clairvoyant:
         """See `Candidate.levels`."""
         shape = (len(service), len(history.batch), history.days)
         out = LevelPaths(np.empty(shape, np.int64), np.empty(shape, np.int64))
-        span = _span(protection)
+        span = planning_span(protection)
         scores = ndtri(np.asarray(service))[:, None]
         demand = history.demand.astype(np.float64)
         with threadpool_limits(limits=1):
@@ -152,11 +152,11 @@ class Clairvoyant:
                 certain = DailyForecasts(known, np.repeat(known[..., None], 7, axis=-1))
                 made = lead_time_demand(certain, protection, 1024)
                 mean = history.past(day, USUAL_DAYS).mean(axis=1)
-                _fill(out, day, np.maximum(made.mean + scores * made.std, 0.0), mean, terms)
+                fill_levels(out, day, np.maximum(made.mean + scores * made.std, 0.0), mean, terms)
         return out
 
 
-def _fill(out: LevelPaths, day: int, reorder_point: FloatArray, mean: FloatArray, terms: Terms) -> None:
+def fill_levels(out: LevelPaths, day: int, reorder_point: FloatArray, mean: FloatArray, terms: Terms) -> None:
     """The evening's levels (P, n) where order sizes are as `order_up_to` and `periodic_base_stock` make them."""
     economic = economic_order_quantity(terms.order_cost, terms.holding_cost, mean * DAYS_PER_YEAR)
     size = np.maximum(economic, terms.minimum_order)
@@ -168,6 +168,7 @@ def _fill(out: LevelPaths, day: int, reorder_point: FloatArray, mean: FloatArray
     out.order_up_to[:, :, day] = lower + np.where(free, 1.0, batched)
 
 
-def _span(protection: Protection) -> int:
+def planning_span(protection: Protection) -> int:
+    """Days that nearly every order lasts, at least a fortnight."""
     longest = protection.lead_time + 4 * protection.lead_time_std + protection.review
     return int(np.ceil(max(longest.max(initial=1.0), 2 * WEEK)))

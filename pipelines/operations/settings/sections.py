@@ -138,6 +138,10 @@ class PlanningSettings(_Section):
     )
     transfer_unit_cost: float = Field(0.0, ge=0, description="money per unit that is transferred, besides")
     transfer_days: float = Field(1.0, gt=0, description="how long a transfer takes")
+    use_learned: bool = Field(False, description="levels of gold/policy_candidates where a learnt method is cheapest")
+    substitution_share: float = Field(
+        0.0, ge=0, le=1, description="customers who take another product of the group when theirs is missing"
+    )
     money_at_risk: tuple[float, float, float] = Field(
         (10.0, 100.0, 1000.0), description="expected lost margin from which on a risk is medium, high, critical"
     )
