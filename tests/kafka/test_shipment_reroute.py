@@ -49,7 +49,7 @@ def plant(tables, now):
                 }
             )
     tables.append(SHIPMENT_EVENTS, pa.Table.from_pylist(events, schema=SHIPMENT_EVENTS.schema))
-    batch = {"batch_id": 0, "topic": topics.SHIPMENT_EVENTS, "last_sequence": len(events)}
+    batch = {"batch_id": 0, "topic": topics.SHIPMENT_EVENTS, "last_sequence": len(events), "end_offsets": "{}"}
     tables.append(INGEST_BATCHES, pa.Table.from_pylist([batch], schema=INGEST_BATCHES.schema))
 
 
