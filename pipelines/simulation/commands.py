@@ -7,12 +7,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
+import orjson
 import typer
 from rich.console import Console
 
@@ -39,6 +40,7 @@ Config = Annotated[
     list[str] | None, typer.Option("--config", metavar="FILE", help="Settings in YAML; repeatable, later wins.")
 ]
 Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="a.b=value", help="One setting; repeatable.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document, for machines.")]
 Rate = Annotated[float | None, typer.Option("--rate", help="Events per second; 0: as fast as possible.")]
 
 
@@ -83,6 +85,7 @@ def simulate(  # noqa: PLR0913 - one parameter an option
     ] = None,
     config: Config = None,
     overrides: Overrides = None,
+    json: Json = False,
 ) -> None:
     """Simulate a retail chain: send its history to Kafka, then go on live and answer restock orders.
 
@@ -90,7 +93,7 @@ def simulate(  # noqa: PLR0913 - one parameter an option
     HOME/simulation/catalog before its events are taken in.
     """
     sizes = {"stores": stores, "products": products, "days": days, "seed": seed}
-    with _exit_codes() as console:
+    with _exit_codes(json) as console:
         settings = load_settings(config or (), overrides or ())
         asked: dict[str, Any] = {name: value for name, value in sizes.items() if value is not None}
         if faults is not None:
@@ -98,10 +101,11 @@ def simulate(  # noqa: PLR0913 - one parameter an option
         if catalog_only is not None:
             write_catalog(catalog_only, _plan(None, asked, end, live_days))
             console.print(f"catalog written to {catalog_only}", soft_wrap=True)
+            _say({"catalog": str(catalog_only)}, json)
             return
         options = LiveOptions(rate or None, _until(until), max_events, orders_from)
         plan = _plan(store.saved_plan(settings), asked, end, live_days)
-        _simulate(settings, plan, phase, options, console)
+        _say(_simulate(settings, plan, phase, options, console), json)
 
 
 def replay(  # noqa: PLR0913 - one parameter an option
@@ -117,9 +121,10 @@ def replay(  # noqa: PLR0913 - one parameter an option
     ] = None,
     config: Config = None,
     overrides: Overrides = None,
+    json: Json = False,
 ) -> None:
     """Send real sales to Kafka: one `pos.sales` event per row. Sending a file twice does no harm."""
-    with _exit_codes() as console:
+    with _exit_codes(json) as console:
         settings = load_settings(config or (), overrides or ())
         options = ReplayOptions(
             first=_date(first, "--from"),
@@ -133,9 +138,10 @@ def replay(  # noqa: PLR0913 - one parameter an option
         with _stoppable() as stop, shown_progress(console) as progress:
             summary = replay_file(settings, file, options, progress, stop)
         console.print(f"replay: {summary} ({time.monotonic() - started:.1f} s)", soft_wrap=True)
+        _say(asdict(summary), json)
 
 
-def _simulate(settings: Settings, plan: Plan, phase: Phase, live: LiveOptions, console: Console) -> None:
+def _simulate(settings: Settings, plan: Plan, phase: Phase, live: LiveOptions, console: Console) -> dict[str, Any]:
     started = time.monotonic()
     with _stoppable() as stop, shown_progress(console) as progress:
         if phase in (Phase.HISTORY, Phase.BOTH):
@@ -145,6 +151,7 @@ def _simulate(settings: Settings, plan: Plan, phase: Phase, live: LiveOptions, c
     seconds = time.monotonic() - started
     console.print(f"simulate: {manifest.summary()} so far ({seconds:.1f} s)", highlight=False, soft_wrap=True)
     console.print(f"catalog: {store.catalog_folder(settings)}", highlight=False, soft_wrap=True)
+    return {**manifest.as_dict(), "catalog": str(store.catalog_folder(settings))}
 
 
 def _plan(saved: Plan | None, asked: dict[str, Any], end: str | None, live_days: int) -> Plan:
@@ -178,11 +185,21 @@ def _items(text: str | None) -> tuple[str, ...]:
     return tuple(filter(None, (item.strip() for item in (text or "").split(","))))
 
 
+def _say(document: dict[str, Any], json: bool) -> None:
+    """The one document of standard output, where machines asked for it."""
+    if json:
+        typer.echo(orjson.dumps(document, default=str, option=orjson.OPT_INDENT_2).decode())
+
+
 @contextmanager
-def _exit_codes() -> Iterator[Console]:
-    """Turn errors into exit codes: 2 bad usage, 130 interrupted, 1 anything else that a person can mend."""
+def _exit_codes(json: bool) -> Iterator[Console]:
+    """Turn errors into exit codes: 2 bad usage, 130 interrupted, 1 anything else that a person can mend.
+
+    Yields:
+        Where people are told how it goes: not on standard output, where machines want a document there.
+    """
     try:
-        yield Console()
+        yield Console(stderr=json)
     except StockcastError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(error.exit_code) from None

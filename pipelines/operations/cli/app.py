@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import textwrap
 
 import typer
 import yaml
@@ -23,7 +24,9 @@ from pipelines.operations.cli import (
     shipments,
     status,
 )
-from pipelines.operations.cli.options import ConfigOption, SetOption, settings_from
+from pipelines.operations.cli.options import ConfigOption, JsonOption, SetOption, settings_from, show_json
+
+WIDTH = 80
 
 app = typer.Typer(
     help="Demand forecasts, stockout flags and restock orders, exactly once.",
@@ -65,19 +68,30 @@ def live(config: ConfigOption = None, overrides: SetOption = None, rate: float =
 
 
 @app.command("settings")
-def show_settings(config: ConfigOption = None, overrides: SetOption = None) -> None:
+def show_settings(config: ConfigOption = None, overrides: SetOption = None, json: JsonOption = False) -> None:
     """The settings in force, with what each means."""
     settings = settings_from(config, overrides)
+    if json:
+        show_json(settings.model_dump(mode="json"))
+        return
     for name, info in type(settings).model_fields.items():
         value = getattr(settings, name)
         if not hasattr(value, "model_dump"):
-            sys.stdout.write(f"{name}: {value}  # {info.description}\n")
+            sys.stdout.write(_setting(f"{name}: {value}", info.description))
             continue
         sys.stdout.write(f"{name}:\n")
         for key, field in type(value).model_fields.items():
             shown = yaml.safe_dump(_shown(getattr(value, key)), default_flow_style=True).removesuffix("...\n").strip()
-            note = f"  # {field.description}" if field.description else ""
-            sys.stdout.write(f"  {key}: {shown}{note}\n")
+            sys.stdout.write(_setting(f"  {key}: {shown}", field.description))
+
+
+def _setting(line: str, note: str | None) -> str:
+    """A line of YAML with its meaning: behind it, or above where that would be too wide."""
+    if note is None or len(line) + len(note) + 4 <= WIDTH:
+        return f"{line}  # {note}\n" if note else f"{line}\n"
+    indent = line[: len(line) - len(line.lstrip())]
+    above = textwrap.fill(note, WIDTH, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")
+    return f"{above}\n{line}\n"
 
 
 def _shown(value: object) -> object:

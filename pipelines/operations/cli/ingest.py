@@ -23,6 +23,7 @@ from pipelines.operations.cli.options import (
     settings_from,
     show_json,
     show_table,
+    tell,
 )
 from pipelines.operations.settings import Settings
 
@@ -54,43 +55,51 @@ def status(config: ConfigOption = None, overrides: SetOption = None, json: JsonO
 
 
 @app.command()
-def acknowledge(config: ConfigOption = None, overrides: SetOption = None) -> None:
+def acknowledge(config: ConfigOption = None, overrides: SetOption = None, json: JsonOption = False) -> None:
     """Accept that Kafka has lost what was not read, and go on behind it. The ingest stream must be stopped."""
     settings = settings_from(config, overrides)
     tables = Tables(settings)
     with ownership(settings, INGEST_BATCHES.owner):
         states = topic_states(kafka.admin(settings), topics.INPUT_TOPICS)
         if not _gaps(tables, states):
-            typer.echo("there is no gap; nothing was changed")
+            tell("there is no gap; nothing was changed", {"accepted": [], "checkpoint_aside": None}, json)
             return
-        _restart(settings, tables)
+        aside = _restart(settings, tables)
         gaps = _gaps(tables, states)
         sources.acknowledge(tables, states, datetime.now(UTC), getpass.getuser(), gaps)
-    for gap in gaps:
-        typer.echo(f"accepted: {gap}")
-    typer.echo("reading goes on behind it at the next start; silver/ingest_gaps keeps the record")
+    lines = [*_moved(aside), *(f"accepted: {gap}" for gap in gaps)]
+    lines.append("reading goes on behind it at the next start; silver/ingest_gaps keeps the record")
+    tell("\n".join(lines), {"accepted": [vars(gap) for gap in gaps], "checkpoint_aside": aside}, json)
 
 
 @app.command("restart-checkpoint")
-def restart_checkpoint(config: ConfigOption = None, overrides: SetOption = None) -> None:
+def restart_checkpoint(config: ConfigOption = None, overrides: SetOption = None, json: JsonOption = False) -> None:
     """Set the stream's checkpoint aside: reading goes on after what the tables hold. The stream must be stopped."""
     settings = settings_from(config, overrides)
     tables = Tables(settings)
     with ownership(settings, INGEST_BATCHES.owner):
-        _restart(settings, tables)
-    for topic, places in sorted(sources.next_offsets(tables).items()):
-        for partition, offset in sorted(places.items()):
-            typer.echo(f"{topic}[{partition}] goes on at offset {offset}")
+        aside = _restart(settings, tables)
+    places = [
+        {"topic": topic, "partition": partition, "next": offset}
+        for topic, offsets in sorted(sources.next_offsets(tables).items())
+        for partition, offset in sorted(offsets.items())
+    ]
+    lines = [f"{place['topic']}[{place['partition']}] goes on at offset {place['next']}" for place in places]
+    lines = lines or ["nothing was read yet; reading begins at the earliest record"]
+    tell("\n".join([*_moved(aside), *lines]), {"partitions": places, "checkpoint_aside": aside}, json)
 
 
 def _gaps(tables: Tables, states: dict[str, TopicState]) -> list[sources.Gap]:
     return sources.find_gaps(sources.sources(tables), sources.next_offsets(tables), states)
 
 
-def _restart(settings: Settings, tables: Tables) -> None:
-    """Set the checkpoint aside and finish from bronze what only it would have offered again."""
+def _moved(aside: str | None) -> list[str]:
+    return [] if aside is None else [f"the checkpoint lies in {aside} now"]
+
+
+def _restart(settings: Settings, tables: Tables) -> str | None:
+    """Set the checkpoint aside and finish from bronze what only it would have offered again; where it lies now."""
     now = datetime.now(UTC)
     aside = Checkpoint(settings).set_aside(now)
-    if aside is not None:
-        typer.echo(f"the checkpoint lies in {aside} now")
     Ingestor(tables, settings.ingest, "recovery", lambda: now).resume(new_stream=True)
+    return None if aside is None else str(aside)

@@ -15,7 +15,15 @@ from pipelines.forecasting.publishing import stored_versions
 from pipelines.forecasting.registry import RegisteredVersion, Registry
 from pipelines.io import published
 from pipelines.io.delta import Tables
-from pipelines.operations.cli.options import ConfigOption, JsonOption, SetOption, settings_from, show_json, show_table
+from pipelines.operations.cli.options import (
+    ConfigOption,
+    JsonOption,
+    SetOption,
+    settings_from,
+    show_json,
+    show_table,
+    tell,
+)
 from pipelines.operations.settings import Settings
 
 app = typer.Typer(help="Forecasting models: champion, challenger and the way back.", no_args_is_help=True)
@@ -45,7 +53,7 @@ def list_models(
                 row["forecast_version"],
                 None if row["as_of"] is None else row["as_of"].isoformat(),
                 *(_percent(row[name]) for name in ("wape", "baseline_wape", "bias", "coverage")),
-                ", ".join(row["state"]),
+                "\n".join(row["state"]),
             ]
             for row in rows
         ],
@@ -59,6 +67,7 @@ def promote(
     overrides: SetOption = None,
     dry_run: DryRun = False,
     force: Annotated[bool, typer.Option("--force", help="Whatever the gates say.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Judge a version and, if it passes, put its forecasts in force; exit code 1 where it is refused."""
     settings = settings_from(config, overrides)
@@ -69,12 +78,19 @@ def promote(
             settings, tables, registry, version, datetime.now(UTC), dry_run=dry_run, force=force
         ),
     )
-    for verdict in decision.verdicts:
-        typer.echo(str(verdict))
     done = "would be put in force" if dry_run else "are in force; jobs/plan_inventory.py plans with them"
     told = done if decision.promoted else "are not put in force"
     why = f" ({decision.overruled})" if decision.overruled else ""
-    typer.echo(f"the forecasts {candidate.forecast_version} of version {candidate.version} {told}{why}")
+    text = f"the forecasts {candidate.forecast_version} of version {candidate.version} {told}{why}"
+    document: dict[str, Any] = {
+        "version": candidate.version,
+        "forecast_version": candidate.forecast_version,
+        "promoted": decision.promoted,
+        "overruled": decision.overruled,
+        "dry_run": dry_run,
+        "verdicts": [str(verdict) for verdict in decision.verdicts],
+    }
+    tell("\n".join([*document["verdicts"], text]), document, json)
     raise typer.Exit(0 if decision.promoted else 1)
 
 
@@ -86,6 +102,7 @@ def rollback(
     config: ConfigOption = None,
     overrides: SetOption = None,
     dry_run: DryRun = False,
+    json: JsonOption = False,
 ) -> None:
     """Put the forecasts that were in force before in force again, and move the alias champion to their model.
 
@@ -95,22 +112,30 @@ def rollback(
     tables, now = Tables(settings), datetime.now(UTC)
     back = releasing.find_rollback(tables, _forecast_version(settings, version))
     target, left = back.target, back.left
+    document: dict[str, Any] = {
+        "from": left.version,
+        "to": target.version,
+        "stored": back.stored,
+        "dry_run": dry_run,
+        "alias": None,
+    }
     if dry_run:
         told = "would be in force again" if back.stored else "are no longer stored: only the alias would move"
-        typer.echo(f"now {left.version}; {target.version} (as of {target.as_of}) {told}")
+        tell(f"now {left.version}; {target.version} (as of {target.as_of}) {told}", document, json)
         raise typer.Exit(0 if back.stored else 1)
     releasing.roll_back(settings, tables, back, now)
     if back.stored:
-        typer.echo(
+        text = (
             f"the forecasts {target.version} (as of {target.as_of}) are in force again instead of {left.version}; "
             "jobs/plan_inventory.py plans with them"
         )
     else:
-        typer.echo(
+        text = (
             f"the forecasts {target.version} are gone (only forecast.versions_kept are stored); {left.version} stay in "
             "force. jobs/train_forecasts.py makes new ones"
         )
-    typer.echo(_move_alias(settings, target.version, now))
+    document["alias"] = _move_alias(settings, target.version, now)
+    tell(f"{text}\n{document['alias']}", document, json)
     raise typer.Exit(0 if back.stored else 1)
 
 

@@ -13,6 +13,9 @@ from rich.table import Table as RichTable
 
 from pipelines.operations.settings import Settings, load_settings
 
+SHORT = 12
+"""Characters."""
+
 ConfigOption = Annotated[
     list[str] | None, typer.Option("--config", metavar="FILE", help="Settings in YAML; repeatable, later wins.")
 ]
@@ -31,14 +34,26 @@ def show_json(document: Any) -> None:
     sys.stdout.write(orjson.dumps(document, default=str, option=options).decode() + "\n")
 
 
+def tell(text: str, document: Any, json: bool) -> None:
+    """Print what was done: a line for people, or a document."""
+    if json:
+        show_json(document)
+    else:
+        typer.echo(text)
+
+
 def show_table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
-    """Print rows as a table; text from events is shown as it is, never as markup."""
-    table = RichTable(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        numeric = bool(rows) and all(isinstance(row[len(table.columns)], int | float) for row in rows)
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(_cell(value) for value in row))
+    """Print rows as a table; text from events is shown as it is, never as markup. Short columns are never folded."""
+    table = RichTable(
+        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
+    )
+    cells = [[_cell(value) for value in row] for row in rows]
+    for place, column in enumerate(columns):
+        numeric = bool(rows) and all(isinstance(row[place], int | float) for row in rows)
+        short = max((len(row[place]) for row in cells), default=0) <= SHORT
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold", no_wrap=short)
+    for row in cells:
+        table.add_row(*row)
     Console(markup=False, highlight=False).print(table)
 
 

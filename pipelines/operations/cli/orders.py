@@ -26,6 +26,7 @@ from pipelines.operations.cli.options import (
     settings_from,
     show_json,
     show_table,
+    tell,
 )
 from pipelines.operations.settings import Settings
 from pipelines.restocking.desk import (
@@ -40,6 +41,8 @@ from pipelines.restocking.desk import (
 )
 
 app = typer.Typer(help="Restock orders.", no_args_is_help=True)
+
+ENTERED = "the restock stream enters it within seconds"
 
 OrderId = Annotated[str, typer.Argument(metavar="ORDER_ID")]
 
@@ -76,15 +79,22 @@ def list_orders(
 
 
 @app.command()
-def show(order_id: OrderId, config: ConfigOption = None, overrides: SetOption = None) -> None:
-    """All that is known of an order, as JSON."""
-    show_json(find_order(Tables(settings_from(config, overrides)), order_id))
+def show(order_id: OrderId, config: ConfigOption = None, overrides: SetOption = None, json: JsonOption = False) -> None:
+    """All that is known of an order."""
+    order = find_order(Tables(settings_from(config, overrides)), order_id)
+    if json:
+        show_json(order)
+        return
+    show_table(f"Order {order_id}", ["what", "value"], [[name, _value(value)] for name, value in order.items()])
 
 
 @app.command()
-def explain(order_id: OrderId, config: ConfigOption = None, overrides: SetOption = None) -> None:
+def explain(
+    order_id: OrderId, config: ConfigOption = None, overrides: SetOption = None, json: JsonOption = False
+) -> None:
     """Why it was ordered: the arithmetic in one line."""
-    typer.echo(find_order(Tables(settings_from(config, overrides)), order_id)["explanation"])
+    explanation = find_order(Tables(settings_from(config, overrides)), order_id)["explanation"]
+    tell(explanation, {"order_id": order_id, "explanation": explanation}, json)
 
 
 @app.command()
@@ -94,9 +104,10 @@ def approve(
     overrides: SetOption = None,
     quantity: Annotated[int | None, typer.Option(min=1, help="Order this many units instead.")] = None,
     reason: Annotated[str | None, typer.Option(help="Kept with the decision.")] = None,
+    json: JsonOption = False,
 ) -> None:
     """Approve a proposal, possibly with another quantity: it is released."""
-    _decide(settings_from(config, overrides), APPROVE, order_id, quantity, reason)
+    _decide(settings_from(config, overrides), APPROVE, order_id, quantity, reason, json)
 
 
 @app.command()
@@ -106,9 +117,10 @@ def change(
     reason: Annotated[str, typer.Option(help="Kept with the decision.")],
     config: ConfigOption = None,
     overrides: SetOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Give a proposal another quantity; it goes on waiting for approval."""
-    _decide(settings_from(config, overrides), CHANGE, order_id, quantity, reason)
+    _decide(settings_from(config, overrides), CHANGE, order_id, quantity, reason, json)
 
 
 @app.command()
@@ -117,9 +129,10 @@ def reject(
     reason: Annotated[str, typer.Option(help="Kept with the decision.")],
     config: ConfigOption = None,
     overrides: SetOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Reject an order: it no longer counts as on order."""
-    _decide(settings_from(config, overrides), REJECT, order_id, None, reason)
+    _decide(settings_from(config, overrides), REJECT, order_id, None, reason, json)
 
 
 @app.command()
@@ -131,6 +144,7 @@ def create(
     key: Annotated[str | None, typer.Option(help="Makes a repetition harmless: one order for each key.")] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Order by hand; it is released at once."""
     settings = settings_from(config, overrides)
@@ -139,21 +153,26 @@ def create(
     key = key or uuid4().hex
     with suppress(UnknownOrderError):
         placed = find_order(tables, identifier("m", key))
-        typer.echo(f"order {placed['order_id']}: placed before with this key, {placed['quantity']} units")
+        done = {"order_id": placed["order_id"], "quantity": placed["quantity"], "placed_before": True}
+        tell(f"order {placed['order_id']}: placed before with this key, {placed['quantity']} units", done, json)
         return
     decision = Decision(CREATE, identifier("m", key), getpass.getuser(), _now(), quantity, f"by hand: {reason}")
     event_id = identifier("d", key)
     _send(settings, decision.event(event_id, location_id=location, sku=sku))
-    typer.echo(f"order {decision.order_id}: sent to {topics.ORDER_STATUS}; the restock stream enters it within seconds")
+    done = {"order_id": decision.order_id, "quantity": quantity, "placed_before": False}
+    tell(f"order {decision.order_id}: sent to {topics.ORDER_STATUS}; {ENTERED}", done, json)
 
 
-def _decide(settings: Settings, action: str, order_id: str, quantity: int | None, reason: str | None) -> None:
+def _decide(
+    settings: Settings, action: str, order_id: str, quantity: int | None, reason: str | None, json: bool
+) -> None:
     """Send the decision as an event; deciding the same twice does no harm."""
     check_decision(find_order(Tables(settings), order_id), action, quantity)
     decision = Decision(action, order_id, getpass.getuser(), _now(), quantity, reason)
     event_id = identifier("d", order_id, STATUS_OF[action], decision.actor, str(decision.at))
     _send(settings, decision.event(event_id))
-    typer.echo(f"{STATUS_OF[action]}: sent to {topics.ORDER_STATUS}; the restock stream enters it within seconds")
+    done = {"order_id": order_id, "status": STATUS_OF[action], "event_id": event_id}
+    tell(f"{STATUS_OF[action]}: sent to {topics.ORDER_STATUS}; {ENTERED}", done, json)
 
 
 def _send(settings: Settings, event: dict[str, Any]) -> None:
@@ -165,6 +184,13 @@ def _check_series(tables: Tables, location: str, sku: str) -> None:
         known = tables.read(table, (column,)).column(column).to_pylist()
         if known and name not in known:
             raise StockcastError(f"the catalog has no {column} {name}; jobs/load_catalog.py loads it")
+
+
+def _value(value: Any) -> Any:
+    """A value of an order for a table: times in full, whatever has parts as JSON."""
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M:%S} UTC"
+    return orjson.dumps(value, default=str).decode() if isinstance(value, list | dict) else value
 
 
 def _now() -> int:

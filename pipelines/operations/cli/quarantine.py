@@ -18,6 +18,7 @@ from pipelines.operations.cli.options import (
     settings_from,
     show_json,
     show_table,
+    tell,
 )
 
 app = typer.Typer(help="Records that did not meet the contract.", no_args_is_help=True)
@@ -56,11 +57,16 @@ def list_records(
 
 
 @app.command()
-def replay(config: ConfigOption = None, overrides: SetOption = None, reason: ReasonOption = None) -> None:
+def replay(
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    reason: ReasonOption = None,
+    json: JsonOption = False,
+) -> None:
     """Send records to their topics again, as they were; the ingest stream marks them as replayed."""
     settings = settings_from(config, overrides)
     sent = send_again(Tables(settings), kafka.producer(settings), reason)
-    typer.echo(f"sent {sent} records again")
+    tell(f"sent {sent} records again", {"sent": sent}, json)
 
 
 def _shown(value: Any) -> str:
