@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bench import (
     accuracy,
+    anomalies,
     catch_up,
     delta_to_delta,
     forecast_report,
@@ -38,6 +39,7 @@ PARTS = {
     "tracking": (tracking.measure, tracking.section),
     "inventory": (inventory.measure, inventory.section),
     "shipments": (shipments.measure, shipments.section),
+    "anomalies": (anomalies.measure, anomalies.section),
     "lateness": (lateness.measure, lateness.section),
 }
 
@@ -140,7 +142,7 @@ def command(part: str, chosen: argparse.Namespace) -> str:
     if chosen.forms:
         words.append(f"--forms {chosen.forms}")
     folder = "BENCH_PEER" if part in {"live_state", "catch_up", "memory"} else "BENCH_DATA"
-    beside = "" if part == "shipments" else f"{folder}=FOLDER "
+    beside = "" if part in {"shipments", "anomalies"} else f"{folder}=FOLDER "
     return " ".join([f"{beside}python -m bench", part, *words])
 
 

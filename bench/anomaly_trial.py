@@ -55,7 +55,7 @@ FINDS = {
 }
 """Which rules are to find a trouble."""
 STATED_HOURS = {
-    BLOCKED_HUB: 48,
+    BLOCKED_HUB: 72,
     SLOW_SUPPLIER: 14 * 24,
     SHRINKAGE: 14 * 24,
     UNIT_ERROR: 24,
@@ -160,20 +160,20 @@ def run_trial(
     quiet_days: int = QUIET_DAYS,
     trouble_days: int = 40,
     a_day: float = 1.0,
-    troubled: bool = True,
+    every_hours: int = EVERY_HOURS,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Outcome:
     """Watch a chain from its opening to the end of its troubles.
 
     Args:
-        a_day: the budget of false alarms.
+        a_day: the budget of false alarms. every_hours: between two looks; divides a day.
     """
     days = WARM_UP_DAYS + quiet_days + trouble_days
     cutoff = date(2025, 1, 6) + timedelta(days=days + 1)
     plan = Plan(cutoff, seed=seed, stores=stores, products=products, days=days + 1, low_stock=0, faults=NO_FAULTS)
     quiet = tuple(plan.start_hour + HOURS_PER_DAY * count for count in (WARM_UP_DAYS, WARM_UP_DAYS + quiet_days))
-    troubles = planted(plan, quiet[1]) if troubled else ()
-    chain = Watched(TroubledWorld(plan, troubles))
+    troubles = planted(plan, quiet[1])
+    chain = Watched(TroubledWorld(plan, troubles), every_hours)
     episodes = Episodes(create(registered()), a_day)
     outcome = Outcome([], troubles, (quiet[0], quiet[1]))
     stuck: set[str] = set()
@@ -197,8 +197,8 @@ def run_trial(
 class Watched:
     """A world as it becomes known, hour by hour."""
 
-    def __init__(self, world: TroubledWorld) -> None:
-        self._world = world
+    def __init__(self, world: TroubledWorld, every_hours: int = EVERY_HOURS) -> None:
+        self._world, self._every = world, every_hours
         chain = world.chain
         self._keys = np.array(
             [f"{chain.store(n).location_id}|{chain.product(n).sku}" for n in range(chain.size)], object
@@ -222,13 +222,13 @@ class Watched:
             self._counts, self._usual, self._brought = self._history()
             demand_days = self._demand_days()
             there = np.zeros(size)
-            for _ in range(0, HOURS_PER_DAY, EVERY_HOURS):
-                world.advance(EVERY_HOURS)
-                there += (world.stock.book > 0) * EVERY_HOURS / HOURS_PER_DAY
+            for _ in range(0, HOURS_PER_DAY, self._every):
+                world.advance(self._every)
+                there += (world.stock.book > 0) * self._every / HOURS_PER_DAY
                 self._take(list(world.outbox.until(world.now_ms)))
                 if day >= DEMAND_DAYS:
                     yield self._view(demand_days)
-            sales = pd.concat(self._ledger[-(HOURS_PER_DAY // EVERY_HOURS) :])
+            sales = pd.concat(self._ledger[-(HOURS_PER_DAY // self._every) :])
             sales = sales[sales.kind == "sale"]
             units = sales.quantity.groupby(sales.location_id + "|" + sales.sku).sum()
             self._demand.append(units.reindex(self._keys).fillna(0).to_numpy(float))
@@ -320,7 +320,7 @@ class Watched:
         world = self._world
         # A moment before the full hour, so that at midnight the day that ends is still today.
         now = datetime.fromtimestamp(world.now_ms / 1000, UTC) - timedelta(minutes=1)
-        recent = pd.concat(self._ledger[-5:])
+        recent = pd.concat(self._ledger[-(HOURS_PER_DAY // self._every) - 1 :])
         lines = recent[recent.event_time > now - DAY].reset_index(drop=True)
         brought = dict(self._brought)
         fresh = lines[lines.kind.isin(BRINGING)]

@@ -11,7 +11,7 @@ from scipy.stats import mannwhitneyu
 from pipelines.anomalies.registry import RARE, Finding, Look, register, surprise
 from pipelines.anomalies.view import View
 
-FEWEST = 8
+FEWEST = 5
 """Counts of a location, and of the others, below which nothing is said."""
 RECENT = pd.Timedelta(days=14)
 
