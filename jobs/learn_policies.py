@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from pipelines.inventory.learned.learning import learn_policies
+from pipelines.inventory.learned.learning import LEARNT_DAYS, learn_policies
 from pipelines.io.delta import Tables
 from pipelines.operations.job import JobArguments, run_job
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--days", type=int, default=240, help="of the newest past: half to learn from, half to judge")
+    parser.add_argument("--days", type=int, default=LEARNT_DAYS, help="of the newest past, half to judge in")
 
 
 def run(arguments: JobArguments) -> None:

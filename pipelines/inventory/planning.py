@@ -25,6 +25,7 @@ from pipelines.contracts.tables import (
     INVENTORY_POLICIES,
     PLANNING,
     PRODUCTS,
+    SERVICE_CORRECTIONS,
     SOURCING,
     SUPPLIERS,
 )
@@ -37,6 +38,7 @@ from pipelines.inventory.planning_inputs import (
     error_correlation,
     lead_time_records,
     with_calendars,
+    with_corrected_service,
     with_lead_times,
 )
 from pipelines.inventory.policies import get_policy
@@ -138,6 +140,8 @@ def plan(
         terms = with_lead_times(
             _read_terms(tables, forecast.as_of + timedelta(days=1)), lead_time_records(tables, forecast.as_of)
         )
+        if settings.planning.correct_service:
+            terms = _with_achieved_service(tables, terms, forecast.as_of)
         correlation = error_correlation(tables, forecast.version)
         shared = together(tables, settings.planning, terms, forecast.as_of)
         made = Plan(
@@ -277,6 +281,12 @@ def _read_terms(tables: Tables, first: date) -> pa.Table:
         raise MissingDataError("the catalog has no sourcing; load one first (jobs/load_catalog.py)")
     known = pa.schema([field for field in TERMS_SCHEMA if field.name != LEAD_TIME_POINTS])
     return terms.select(known.names).cast(known)
+
+
+def _with_achieved_service(tables: Tables, terms: pa.Table, as_of: date) -> pa.Table:
+    products = tables.read(PRODUCTS, ("sku", "category")).to_pylist()
+    known = tables.read(SERVICE_CORRECTIONS, where=pc.field("as_of") <= pa.scalar(as_of))
+    return with_corrected_service(terms, known, {row["sku"]: row["category"] for row in products})
 
 
 def _day_rows(forecast_version: str) -> pc.Expression:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 
 import numpy as np
@@ -14,6 +16,7 @@ from pipelines.inventory.forecast_distribution import FloatArray
 from pipelines.inventory.lead_times import LOOK_BACK_DAYS, LeadTimeRecords, Stated, lead_time_points, records_of
 from pipelines.inventory.level_correlation import level_correlation
 from pipelines.inventory.scenarios import LEVEL_CORRELATION
+from pipelines.inventory.service_correction import ServiceCorrection
 from pipelines.inventory.supplier_terms import calendar_of, longest_wait, order_windows
 from pipelines.io.delta import Tables
 
@@ -76,6 +79,28 @@ def with_calendars(terms: pa.Table, suppliers: pa.Table, first: date) -> pa.Tabl
     ]
     terms = terms.set_column(terms.schema.get_field_index("review_days"), "review_days", pa.array(review, pa.float64()))
     return terms.append_column(ORDER_WINDOWS, pa.array([windows.get(name) for name in names], pa.list_(TIME)))
+
+
+def with_corrected_service(terms: pa.Table, corrections: pa.Table, category_of: Mapping[str, str]) -> pa.Table:
+    """Terms with the service level that has to be planned with, where what was achieved told what that is.
+
+    Args:
+        corrections: `gold/service_corrections`; empty: nothing was learnt, and nothing is changed.
+        category_of: by sku.
+    """
+    rows = corrections.sort_by("wanted").to_pylist()
+    if not rows:
+        return terms
+    shifts: dict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        shifts[row["category"]].append(row["shift"])
+    wanted = sorted({row["wanted"] for row in rows})
+    correction = ServiceCorrection(np.array(wanted), {name: np.array(values) for name, values in shifts.items()})
+    levels = [
+        float(correction.plan_with(level, [category_of.get(sku, "")])[0])
+        for level, sku in zip(terms["service_level"].to_pylist(), terms["sku"].to_pylist(), strict=True)
+    ]
+    return terms.set_column(terms.schema.get_field_index("service_level"), "service_level", pa.array(levels))
 
 
 def error_correlation(tables: Tables, forecast_version: str) -> float:

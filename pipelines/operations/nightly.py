@@ -23,11 +23,12 @@ from pipelines.contracts.tables import (
     TRAINING,
 )
 from pipelines.demand.aggregate import aggregate_demand
-from pipelines.errors import BrokerError, MissingDataError
+from pipelines.errors import BrokerError, MissingDataError, UsageError
 from pipelines.forecasting.passes import Progress
 from pipelines.forecasting.training import TrainingReport, train
 from pipelines.ingestion.late_duplicates import Messages, correct_late_duplicates
 from pipelines.inventory.health_report import health_alerts
+from pipelines.inventory.learned.learning import LEARNT_DAYS, learn_policies
 from pipelines.inventory.planning import PlanningReport, plan
 from pipelines.io import kafka
 from pipelines.io.alerts import send_alerts
@@ -78,6 +79,7 @@ def run_nightly(
     _correct_late_duplicates(spark, settings, tables, clock())
     aggregate_demand(spark, settings, tables, as_of)
     training = train(spark, settings, tables, as_of, clock(), progress)
+    _learn_levels(settings, tables)
     planning = plan(spark, settings, tables, as_of, clock())
     _tell_of_stock(settings, planning, clock())
     network = cluster_network(settings, tables, as_of, clock())
@@ -85,6 +87,16 @@ def run_nightly(
     if settings.maintenance.enabled:
         maintain_idle(settings, tables, [table for table in ALL_TABLES if table.owner in OWNERS])
     return NightlyReport(as_of, training, planning, network, lateness)
+
+
+def _learn_levels(settings: Settings, tables: Tables) -> None:
+    """Only where the plan uses what is learnt, for it forecasts the past once more. A young chain knows too little."""
+    if not (settings.planning.use_learned or settings.planning.correct_service):
+        return
+    try:
+        learn_policies(settings, tables, LEARNT_DAYS)
+    except (MissingDataError, UsageError) as error:
+        log.info("levels are not learnt yet: %s", error)
 
 
 def _tell_of_stock(settings: Settings, planning: PlanningReport, now: datetime) -> None:

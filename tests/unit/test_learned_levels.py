@@ -6,17 +6,34 @@ from dataclasses import replace
 from datetime import date, timedelta
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from pipelines.contracts.tables import POLICY_CANDIDATES, QUANTILES
+from pipelines.contracts.tables import (
+    DAILY_DEMAND,
+    POLICY_CANDIDATES,
+    PRODUCTS,
+    QUANTILES,
+    SERVICE_CORRECTIONS,
+    SOURCING,
+)
 from pipelines.errors import MissingDataError
 from pipelines.forecasting.series import from_matrix
+from pipelines.forecasting.tracking import connect
 from pipelines.inventory.lead_time_demand import Protection
 from pipelines.inventory.learned.environment import ReplayEnvironment
 from pipelines.inventory.learned.features import NAMES, Evenings, evenings, realised
-from pipelines.inventory.learned.learning import candidate_rows, daily_cost, halves, learn_levels
+from pipelines.inventory.learned.learning import (
+    candidate_rows,
+    correction_rows,
+    daily_cost,
+    halves,
+    learn_levels,
+    learn_policies,
+)
 from pipelines.inventory.learned.newsvendor import PROBABILITIES, QuantileModel, learn_newsvendor
 from pipelines.inventory.learned.policy_search import SearchedPolicy, play, rule_levels
+from pipelines.inventory.planning_inputs import with_corrected_service
 from pipelines.inventory.policies import Terms
 from pipelines.inventory.replay.history import History, RollingForecasts, sampled_lead_times
 from pipelines.inventory.replay.laboratory import Supply
@@ -159,3 +176,45 @@ def test_methods_stand_side_by_side_and_the_cheapest_is_champion(scene):
         assert 0 <= row["reorder_point"] < row["order_up_to"]
         assert row["champion"] == (row["method"] == learnt.champion.method)
         assert row["daily_cost"] > 0
+
+
+def test_the_service_that_was_missed_is_planned_for(scene):
+    # given forecasts whose spread is far too narrow, so that what was wanted was not achieved
+    history, supply = scene
+    learnt = learn_levels(history, supply, np.random.default_rng(2), generations=1)
+    rows = correction_rows(learnt.correction, END)
+    terms = pa.table({"sku": ["sku-0", "new"], "service_level": [0.9, 0.9]})
+    # when the plan takes what was learnt
+    found = with_corrected_service(terms, rows, {"sku-0": history.batch.category[0]})["service_level"].to_pylist()
+    # then it plans with more than what is wanted, also for what was not seen; and without it, with what is wanted
+    assert all(level > 0.93 for level in found)
+    assert with_corrected_service(terms, rows.slice(0, 0), {}) is terms
+
+
+def test_the_job_learns_from_the_home_and_tracks_it(settings, tables):
+    # given half a year of a chain's demand and its catalog
+    rng = np.random.default_rng(3)
+    days = [END - timedelta(days=ago) for ago in range(240)]
+    keys = [("s-1", "a"), ("s-2", "a"), ("s-1", "b")]
+    demand = [{"location_id": place, "sku": sku, "date": day, "demand": int(units)}
+              for place, sku in keys for day, units in zip(days, rng.poisson(9, 240), strict=True)]  # fmt: skip
+    products = [{"sku": sku, "name": sku, "category": "c", "unit_cost": 10.0, "unit_price": 14.0} for sku in "ab"]
+    sourcing = [{"location_id": place, "sku": sku, "supplier_id": "u", "lead_time_days": 3.0, "lead_time_std_days": 0.5,
+                 "pack_size": 4, "minimum_order": 1, "order_cost": 2.0, "holding_cost_rate": 1.0, "service_level": 0.95,
+                 "review_days": 1.0} for place, sku in keys]  # fmt: skip
+    for table, rows in ((DAILY_DEMAND, demand), (PRODUCTS, products), (SOURCING, sourcing)):
+        tables.overwrite(table, pa.Table.from_pylist(rows, schema=table.schema))
+    quick = settings.model_copy(update={"forecast": settings.forecast.model_copy(update={"engine": "moving_average"})})
+    learnt = learn_policies(quick, tables, 120)
+    # then every method has its levels of today and its cost for every series
+    rows = tables.read(POLICY_CANDIDATES).to_pylist()
+    assert len(rows) == 9
+    assert {row["as_of"] for row in rows} == {END}
+    assert {row["category"] for row in tables.read(SERVICE_CORRECTIONS).to_pylist()} == {"", "c"}
+    # and the run holds the same figures, and the model as JSON
+    client = connect(quick)
+    run = client.get_run(rows[0]["run_id"])
+    for judged in learnt.methods:
+        assert run.data.metrics[f"daily_cost.{judged.method}"] == pytest.approx(judged.total)
+    assert run.data.tags["champion"] == learnt.champion.method
+    assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"newsvendor.json", "policy_search.json"}

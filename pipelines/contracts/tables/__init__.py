@@ -46,6 +46,7 @@ from pipelines.contracts.tables.inventory import (
     INVENTORY_POSITIONS,
     OPEN_ORDERS,
     POLICY_CANDIDATES,
+    SERVICE_CORRECTIONS,
     STOCK_HEALTH,
 )
 from pipelines.contracts.tables.network import (
@@ -92,6 +93,7 @@ ALL_TABLES: tuple[Table, ...] = (
     INVENTORY_POLICIES,
     INVENTORY_POSITIONS,
     POLICY_CANDIDATES,
+    SERVICE_CORRECTIONS,
     STOCK_HEALTH,
     ORDER_OUTBOX,
     ORDER_PROPOSALS,
@@ -159,6 +161,7 @@ __all__ = [
     "REROUTES",
     "RESTOCK",
     "SERIES_STATUS",
+    "SERVICE_CORRECTIONS",
     "SHIPMENTS",
     "SHIPMENT_EVENTS",
     "SHIPMENT_LINES",

@@ -127,3 +127,11 @@ POLICY_CANDIDATES = Table(
 )
 """Levels of the classical and of the learnt methods side by side, for the day after `as_of`, with what a day cost with
 each in the replay's newest half (holding, ordering, lost margin). `champion`: the method that cost the least in all."""
+
+SERVICE_CORRECTIONS = Table(
+    "gold/service_corrections",
+    schema_of(category=pa.string(), wanted=pa.float64(), shift=pa.float64(), as_of=pa.date32()),
+    "learn_policies",
+)
+"""What to add to the normal score of a wanted service level, by category of products, so that it is achieved: learnt
+from a replay of the classical policy; the empty category is for those that were not seen."""

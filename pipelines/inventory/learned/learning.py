@@ -11,7 +11,7 @@ from datetime import date, timedelta
 import numpy as np
 import pyarrow as pa
 
-from pipelines.contracts.tables import POLICY_CANDIDATES
+from pipelines.contracts.tables import POLICY_CANDIDATES, SERVICE_CORRECTIONS
 from pipelines.errors import MissingDataError
 from pipelines.forecasting.tracking import start_run
 from pipelines.inventory.forecast_distribution import FloatArray
@@ -22,6 +22,7 @@ from pipelines.inventory.replay.candidates import Candidate, LevelPaths, Planned
 from pipelines.inventory.replay.history import History, Rolling
 from pipelines.inventory.replay.laboratory import SETTLING_DAYS, Supply, from_home, history_of, rolled
 from pipelines.inventory.replay.results import Outcome, buying_of, play
+from pipelines.inventory.service_correction import ServiceCorrection, learn_correction
 from pipelines.io.delta import Tables
 from pipelines.io.ownership import ownership
 from pipelines.operations.settings import Settings
@@ -30,6 +31,8 @@ log = logging.getLogger("stockcast.inventory")
 
 SERVICE = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99, 0.995, 0.998, 0.9995)
 """Service levels that each method is tuned over: for a cost, the service is not given but found."""
+LEARNT_DAYS = 240
+"""Of the newest past: half to learn and tune in, half to judge in."""
 CLASSICAL, NEWSVENDOR, SEARCHED = "order_up_to", "learned_newsvendor", "policy_search"
 
 
@@ -62,6 +65,7 @@ class Learnt:
     model: QuantileModel
     rule: FloatArray
     as_of: date
+    correction: ServiceCorrection
 
     @property
     def champion(self) -> Judged:
@@ -118,7 +122,25 @@ def learn_levels(history: History, supply: Supply, rng: np.random.Generator, gen
         (SearchedPolicy(SEARCHED, rule, before), SearchedPolicy(SEARCHED, rule, after), (0.95,)),
     ]
     judged = tuple(_judge(tuned, tested, older, newer, supply, service) for tuned, tested, service in contestants)
-    return Learnt(judged, model, rule, history.batch.end)
+    return Learnt(judged, model, rule, history.batch.end, _correction(history, supply))
+
+
+def _correction(history: History, supply: Supply) -> ServiceCorrection:
+    """What the classical policy must plan with for each category to achieve what is wanted, from the whole replay."""
+    levels = Planned(CLASSICAL, CLASSICAL).levels(history, supply.protection, supply.terms, SERVICE)
+    tried = play(history, CLASSICAL, levels, buying_of(supply.terms), SERVICE)
+    served, cycles = ([outcome.totals[name] for outcome in tried] for name in ("served_cycles", "cycles"))
+    return learn_correction(SERVICE, served, cycles, history.batch.category)
+
+
+def correction_rows(correction: ServiceCorrection, as_of: date) -> pa.Table:
+    """Rows of `gold/service_corrections`."""
+    rows = [
+        {"category": category, "wanted": float(wanted), "shift": float(shift), "as_of": as_of}
+        for category, shifts in correction.shifts.items()
+        for wanted, shift in zip(correction.wanted, shifts, strict=True)
+    ]
+    return pa.Table.from_pylist(rows, schema=SERVICE_CORRECTIONS.schema)
 
 
 def _judge(
@@ -163,6 +185,7 @@ def learn_policies(
         learnt = learn_levels(history, supply, np.random.default_rng(seed))
         run_id = _track(settings, learnt, days)
         tables.overwrite(POLICY_CANDIDATES, candidate_rows(learnt, history, run_id))
+        tables.overwrite(SERVICE_CORRECTIONS, correction_rows(learnt.correction, learnt.as_of))
     log.info("%s", learnt)
     return learnt
 

@@ -138,6 +138,9 @@ class PlanningSettings(_Section):
     )
     transfer_unit_cost: float = Field(0.0, ge=0, description="money per unit that is transferred, besides")
     transfer_days: float = Field(1.0, gt=0, description="how long a transfer takes")
+    correct_service: bool = Field(
+        False, description="plan with what achieves the service wanted, as jobs/learn_policies.py found it"
+    )
     use_learned: bool = Field(False, description="levels of gold/policy_candidates where a learnt method is cheapest")
     substitution_share: float = Field(
         0.0, ge=0, le=1, description="customers who take another product of the group when theirs is missing"
