@@ -308,6 +308,8 @@ def _levels(accounts: Accounts) -> Iterator[str]:
         if pd.notna(row.hold_until) or policy.binding_constraint == "no_demand":
             continue
         position = row.on_hand + row.on_order
+        if pd.notna(policy.allowance) or pd.notna(policy.maximum_order):
+            continue  # what it may buy in a day can be less than what it needs
         if position <= policy.reorder_point and not len(row.open_orders):
             yield f"R10: {row.location_id}|{row.sku} lies at {position}, at or below its reorder point, nothing open"
     for order in accounts.decided:
@@ -317,6 +319,11 @@ def _levels(accounts: Accounts) -> Iterator[str]:
             yield f"R12: order {order['order_id']} was not decided by the levels of {order['policy_version']}"
         before = order["on_hand"] + order["on_order"]
         reached = before + order["quantity"]
+        if order["supplier_id"] == policy.transfer_source and order["quantity"] <= policy.transfer_quantity:
+            continue  # what a sibling can spare may be less than what is needed: the rest is bought
+        limits = (policy.allowance, policy.maximum_order)
+        if before <= policy.reorder_point and any(order["quantity"] <= limit for limit in limits if pd.notna(limit)):
+            continue
         if before > policy.reorder_point or not policy.order_up_to <= reached < policy.order_up_to + policy.pack_size:
             yield f"R10: order {order['order_id']} leads from {before} to {reached}: order-up-to {policy.order_up_to}"
 
