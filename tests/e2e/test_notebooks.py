@@ -95,6 +95,7 @@ def test_one_series_without_tables_says_what_to_run(tmp_path: Path, monkeypatch:
         ("02_diagnose_series", ["a simulated chain", "parameters fitted here", "WAPE in sample"], 3),
         ("03_compare_models", ["a simulated chain", "cutoffs 20", "seasonal_naive", "prophet_batched"], 1),
         ("06_where_deliveries_get_stuck", ["a simulated chain", "came late", "implied_hours"], 3),
+        ("07_add_your_own_model", ["kept: parameters are json", "fading_mean", "series won"], 1),
     ],
 )
 def test_without_tables_the_others_simulate_a_chain(
