@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pipelines.errors import UsageError
 
 KEY, NUMBER, DATE = "key.", "number.", "date."
-SCHEDULED, DELIVERED, ORDER, IDENTIFIER = "scheduled", "delivered", "order", "identifier"
+SCHEDULED, DELIVERED, ORDER, IDENTIFIER, PLACE = "scheduled", "delivered", "order", "identifier", "place"
 UNKNOWN = "(unknown)"
 _EPOCH = np.datetime64("1970-01-01", "D")
 
@@ -88,6 +88,7 @@ def canonical(frame: pd.DataFrame, mapping: ColumnMapping) -> pd.DataFrame:
             columns[f"{KEY}{name} note"] = _text(words.where(np.isnan(numbers)))
     for name, column in mapping.milestones.items():
         columns[DATE + name] = _days(frame[column], mapping)
+    columns[PLACE] = _places(columns[ORDER])
     rows = pd.DataFrame(columns).reset_index(drop=True)
     if missing := int(rows[SCHEDULED].isna().sum()):
         raise UsageError(
@@ -122,6 +123,12 @@ def _orders(frame: pd.DataFrame, column: str | None) -> np.ndarray:
     """The order of each row; a row without one is an order of its own."""
     alone = np.char.add("row ", np.arange(len(frame)).astype(str))
     return alone if column is None else np.where(frame[column].isna(), alone, _text(frame[column]))
+
+
+def _places(orders: object) -> np.ndarray:
+    """The number that an order's name ends with, if nothing but a number follows what is not one; else NaN."""
+    digits = pd.Series(orders, dtype="string").str.extract(r"^\D*(\d{1,11})$")[0]
+    return pd.to_numeric(digits).to_numpy(float, na_value=np.nan)
 
 
 def _text(column: pd.Series) -> np.ndarray:

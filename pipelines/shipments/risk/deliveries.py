@@ -20,6 +20,7 @@ from pipelines.io.published import in_force
 from pipelines.operations.settings import Settings
 from pipelines.shipments.risk.columns import ColumnMapping
 from pipelines.shipments.risk.model import RiskModel
+from pipelines.shipments.risk.training import SOON
 from pipelines.shipments.tracking import CANCELLED, Shipment
 
 log = logging.getLogger("stockcast.shipments")
@@ -33,10 +34,10 @@ OWN = ColumnMapping(
     delivered="delivered",
     keys={
         "supplier": "supplier_id",
+        "destination": "destination",
         "carrier": "carrier_id",
         "mode": "mode",
         "origin": "origin",
-        "destination": "destination",
     },
     milestones={"started": "started"},
     identifier="shipment_id",
@@ -45,21 +46,21 @@ _COLUMNS = OWN.columns()
 
 
 def deliveries(tables: Tables, as_of: date) -> pd.DataFrame:
-    """Shipments that were promised for a day up to `as_of`, in the columns of `OWN`; called-off ones are left out."""
-    end = datetime.combine(as_of + timedelta(days=1), datetime.min.time(), UTC)
+    """Shipments promised up to `SOON` days after `as_of`, in the columns of `OWN`; called-off ones are left out."""
+    end = datetime.combine(as_of + timedelta(days=1 + SOON), datetime.min.time(), UTC)
     where = (pc.field("promised") < pa.scalar(end, pa.timestamp("us", "UTC"))) & (pc.field("state") != CANCELLED)
     frame: pd.DataFrame = tables.read(SHIPMENTS, _COLUMNS, where).to_pandas()
     return frame
 
 
-def model_folder(settings: Settings, version: str) -> Path:
+def model_folder(settings: Settings, version: str, artefact: str = ARTEFACT) -> Path:
     """Where a version's files are."""
-    return settings.home_path / "models" / ARTEFACT / version
+    return settings.home_path / "models" / artefact / version
 
 
-def load_model(settings: Settings, version: str) -> RiskModel:
+def load_model(settings: Settings, version: str, artefact: str = ARTEFACT) -> RiskModel:
     """A version that was released; its name ends with the SHA-256 of its files."""
-    return RiskModel.load(model_folder(settings, version), version.rpartition("-")[2])
+    return RiskModel.load(model_folder(settings, version, artefact), version.rpartition("-")[2])
 
 
 class RiskAssessor:

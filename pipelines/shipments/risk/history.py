@@ -67,22 +67,23 @@ def lateness_known(rows: pd.DataFrame) -> np.ndarray:
     return np.asarray(np.fmin(rows[DELIVERED].to_numpy(float), rows[SCHEDULED].to_numpy(float) + 1))
 
 
-def histories(rows: pd.DataFrame, at: np.ndarray, outcomes: pd.DataFrame) -> dict[str, np.ndarray]:
+def histories(rows: pd.DataFrame, at: np.ndarray, outcomes: pd.DataFrame, horizon: float) -> dict[str, np.ndarray]:
     """Features from the past of each row's keys.
 
     Args:
         rows: canonical rows.
         at: the day of each row's prediction; only what was known before it counts.
         outcomes: canonical rows with their outcomes; may contain `rows` themselves.
+        horizon: the last day that `outcomes` knows of.
 
     Returns:
         log-odds of everything (`all late`), of each key against that, mean delays in days against that of all, and
         the logarithm of a key's weight, by half-life.
     """
     known_day, is_late = lateness_known(outcomes), late(outcomes)
+    known_day = np.where(known_day <= horizon + 1, known_day, np.nan)
     come, delay = outcomes[DELIVERED].to_numpy(float), (outcomes[DELIVERED] - outcomes[SCHEDULED]).to_numpy(float)
     delay = np.nan_to_num(np.clip(delay, -LARGEST_DELAY, LARGEST_DELAY))
-    last = float(np.nanmax(outcomes[[SCHEDULED, DELIVERED]].to_numpy(float), initial=-np.inf))
     found: dict[str, np.ndarray] = {}
     overall: dict[float, tuple[np.ndarray, np.ndarray]] = {}
     rate, mean = np.full(len(rows), FIRST_RATE), np.zeros(len(rows))
@@ -93,7 +94,7 @@ def histories(rows: pd.DataFrame, at: np.ndarray, outcomes: pd.DataFrame) -> dic
         name = "all" if column is None else column.removeprefix(KEY)
         for life in HALF_LIVES:
             # Long after the last outcome the long history stands as it stood, and the short one fades into it.
-            day = np.minimum(at, last + 1) if life == HALF_LIVES[0] else at
+            day = np.minimum(at, horizon + 1) if life == HALF_LIVES[0] else at
             if life == HALF_LIVES[0] and column is not None:
                 rate, mean = overall[life]
             weight, count = lates.decayed(mine, own[1], day, life)

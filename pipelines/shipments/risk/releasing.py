@@ -1,4 +1,4 @@
-"""The nightly training of lateness on the chain's own shipments: learned, judged, tracked, put in force."""
+"""A training of lateness, of tracked shipments or of a delivery file: learned, judged, tracked, put in force."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +19,12 @@ from pipelines.io.delta import Tables
 from pipelines.io.ownership import ownership
 from pipelines.io.published import Published, in_force, publish
 from pipelines.operations.settings import Settings
-from pipelines.shipments.risk.columns import DELIVERED, KEY, SCHEDULED, canonical
+from pipelines.shipments.risk.columns import DELIVERED, SCHEDULED, ColumnMapping, canonical
 from pipelines.shipments.risk.deliveries import ARTEFACT, OWN, deliveries, load_model, model_folder
 from pipelines.shipments.risk.history import late
-from pipelines.shipments.risk.model import RiskModel
+from pipelines.shipments.risk.model import RiskModel, first_key
 from pipelines.shipments.risk.scores import key_rates, scores
-from pipelines.shipments.risk.training import Learning, known_as_of, train_risk
+from pipelines.shipments.risk.training import Learning, decided, seen_on, train_risk
 
 log = logging.getLogger("stockcast.shipments")
 
@@ -35,6 +35,19 @@ TOLERANCE = 1.02
 RATES_TOLERANCE = 1.05
 """The first model may be so much worse than the suppliers' rates: they know nothing of lanes, carriers and arrivals."""
 OWNER = "train_shipment_risk"
+_EPOCH = date(1970, 1, 1)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is learned from, and the name that its models are put in force under.
+
+    The chain's tracking looks at `ARTEFACT` alone: a model of another file has another name.
+    """
+
+    frame: pd.DataFrame
+    mapping: ColumnMapping
+    artefact: str
 
 
 @dataclass(frozen=True)
@@ -73,59 +86,85 @@ def train_and_release(
         LeakageError: see `train_risk`.
         OwnershipError: another process is training.
     """
+    frame = deliveries(tables, as_of)
+    if frame.empty:
+        raise MissingDataError("no shipment was promised yet; track some first (jobs/track_shipments.py)")
+    return release(settings, tables, Source(frame, OWN, ARTEFACT), as_of, now, learning)
+
+
+def release(
+    settings: Settings, tables: Tables, source: Source, as_of: date, now: datetime, learning: Learning | None = None
+) -> RiskReport:
+    """`train_and_release` of any deliveries.
+
+    Raises:
+        UsageError: the columns do not fit the mapping.
+        MissingDataError, LeakageError, OwnershipError: see `train_and_release`.
+    """
+    learning = learning or Learning(model=settings.shipments.risk_model)
     with ownership(settings, OWNER):
-        frame = deliveries(tables, as_of)
-        if frame.empty:
-            raise MissingDataError("no shipment was promised yet; track some first (jobs/track_shipments.py)")
-        rows = known_as_of(canonical(frame, OWN), as_of)
-        model = train_risk(frame, OWN, as_of, learning)
-        judged = _Judged.of(frame, rows, as_of)
-        challenger = judged.scores(train_risk(judged.earlier, OWN, judged.cutoff, learning))
-        pointer = in_force(tables, ARTEFACT)
+        model = train_risk(source.frame, source.mapping, as_of, learning)
+        judged = _Judged.of(source, as_of)
+        challenger = judged.scores(train_risk(source.frame, source.mapping, judged.cutoff, learning))
+        pointer = in_force(tables, source.artefact)
         # The champion has seen some of these days; that is an advantage which a challenger must make up for.
-        champion = None if pointer is None else judged.scores(load_model(settings, pointer.version))
+        champion = None
+        if pointer is not None:
+            champion = judged.scores(load_model(settings, pointer.version, source.artefact))
         released, reason = _verdict(challenger, champion, judged.rates())
-        version = _store(settings, model, as_of)
-        run = _track(settings, version, challenger, {"as_of": str(as_of), "deliveries": len(rows)}, released)
+        version = _store(settings, model, as_of, source.artefact)
+        told = {"as_of": str(as_of), "deliveries": judged.deliveries, "model": learning.model}
+        run = _track(settings, source.artefact, version, challenger, told, released)
         if released:
             with ownership(settings, "publishing"):
-                publish(tables, Published(ARTEFACT, version, as_of, run, now))
-    report = RiskReport(version, as_of, len(rows), challenger, champion, judged.rates(), released, reason)
+                publish(tables, Published(source.artefact, version, as_of, run, now))
+    report = RiskReport(version, as_of, judged.deliveries, challenger, champion, judged.rates(), released, reason)
     log.info("%s", report)
     return report
 
 
 @dataclass(frozen=True)
 class _Judged:
-    """The newest deliveries, and what came before them."""
+    """The newest deliveries (`frame`), what was known by `as_of` (`seen`), and the rates of what came before.
 
-    earlier: pd.DataFrame
+    A model is followed: each delivery is told from the outcomes known on the day before it is due.
+    """
+
     cutoff: date
+    deliveries: int
     frame: pd.DataFrame
+    seen: pd.DataFrame
     late: np.ndarray
     suppliers: np.ndarray
     before: tuple[np.ndarray, np.ndarray]
 
     @classmethod
-    def of(cls, frame: pd.DataFrame, rows: pd.DataFrame, as_of: date) -> _Judged:
-        edge = float(np.quantile(rows[SCHEDULED], 1 - JUDGED_SHARE))
-        day = date.fromordinal(date(1970, 1, 1).toordinal() + int(edge))
-        promised = pd.to_datetime(frame["promised"], utc=True).dt.date
-        newer = rows[SCHEDULED] > edge
-        own = KEY + "supplier"
-        known = rows[~newer & (rows[DELIVERED] <= edge)]
+    def of(cls, source: Source, as_of: date) -> _Judged:
+        everything = canonical(source.frame, source.mapping)
+        day = float((as_of - _EPOCH).days)
+        arrived = (everything[DELIVERED] <= day).to_numpy()
+        outcome = source.frame.get(source.mapping.delivered, pd.Series(pd.NaT, index=source.frame.index))
+        # Nothing of what came after that day, not even that it came.
+        seen = source.frame.assign(**{source.mapping.delivered: outcome.where(arrived)})
+        rows = everything.assign(**{DELIVERED: everything[DELIVERED].where(arrived)})
+        known = arrived | (rows[SCHEDULED] < day).to_numpy()
+        edge = float(int(np.quantile(rows[SCHEDULED][known], 1 - JUDGED_SHARE)))
+        newer = known & (rows[SCHEDULED] > edge).to_numpy()
+        earlier = decided(*seen_on(rows, _EPOCH + timedelta(days=int(edge))))
+        own = first_key(rows)
         return cls(
-            earlier=frame[promised <= day],
-            cutoff=day,
-            frame=frame.set_index("shipment_id", drop=False).loc[rows.identifier[newer]],
+            cutoff=_EPOCH + timedelta(days=int(edge)),
+            deliveries=int(known.sum()),
+            frame=seen[newer],
+            seen=seen[(rows[SCHEDULED] > edge).to_numpy()],
             late=late(rows[newer]),
             suppliers=rows[own][newer].to_numpy(),
-            before=(known[own].to_numpy(), late(known)),
+            before=(earlier[own].to_numpy(), late(earlier)),
         )
 
     def scores(self, model: RiskModel) -> dict[str, float]:
         """Of a model."""
-        return scores(self.late, model.score(self.frame, reasons=False)["late_probability"].to_numpy())
+        return scores(self.late, model.score(self.frame, known=self.seen, reasons=False)["late_probability"].to_numpy())
 
     def rates(self) -> dict[str, float]:
         """Of each supplier's rate so far."""
@@ -143,29 +182,34 @@ def _verdict(
     return True, f"put in force: {found}, the suppliers' own rates {rates['brier']:.4f}"
 
 
-def _store(settings: Settings, model: RiskModel, as_of: date) -> str:
+def _store(settings: Settings, model: RiskModel, as_of: date, artefact: str) -> str:
     """Write the files under the name that says what they hold; returns the version."""
-    parent = model_folder(settings, "x").parent
+    parent = model_folder(settings, "x", artefact).parent
     parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(dir=parent, prefix=".draft-"))
     version = f"risk-{as_of:%Y%m%d}-{model.save(draft)}"
-    target = model_folder(settings, version)
+    target = model_folder(settings, version, artefact)
     shutil.rmtree(target, ignore_errors=True)
     draft.rename(target)
     return version
 
 
 def _track(
-    settings: Settings, version: str, found: Mapping[str, float], told: Mapping[str, object], released: bool
+    settings: Settings,
+    artefact: str,
+    version: str,
+    found: Mapping[str, float],
+    told: Mapping[str, object],
+    released: bool,
 ) -> str | None:
     """The training as an MLflow run; None where MLflow is away, which stops nothing."""
     try:
         run = start_run(settings, version[:24], told)
         for name, value in found.items():
             run.client.log_metric(run.run_id, name, value)
-        run.client.set_tag(run.run_id, "stockcast.kind", ARTEFACT)
+        run.client.set_tag(run.run_id, "stockcast.kind", artefact)
         run.client.set_tag(run.run_id, "stockcast.alias", "champion" if released else "challenger")
-        run.client.log_artifacts(run.run_id, str(model_folder(settings, version)), "model")
+        run.client.log_artifacts(run.run_id, str(model_folder(settings, version, artefact)), "model")
         run.finish(succeeded=True)
     except Exception:
         log.exception("the training of lateness could not be tracked; the model is used all the same")
