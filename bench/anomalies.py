@@ -46,10 +46,11 @@ def section(options: Options, results: list[dict[str, Any]], command: str) -> st
     kinds = [row["kind"] for row in results if row["seed"] == seeds[0] and "kind" in row]
     hours = {(row["seed"], row["kind"]): row["hours"] for row in results if "kind" in row}
     sums = {row["seed"]: row for row in results if "kind" not in row}
-    what = f"""Simulated chains of 120 series: 70 days to get to know them, {QUIET_DAYS} quiet days, 40 with troubles.
-        The rules see only what has happened; forecasts are made anew every day from the days before. Budget: one false
-        alarm a day for all rules together. A phantom stock that is one (the simulated shelf is empty) is no false alarm; an
-        alarm about what a trouble does elsewhere (a store that waits for the blocked hub) counts against precision."""
+    what = f"""Simulated chains of 120 series: 70 days to get to know them, {QUIET_DAYS} quiet days, 40 with
+        troubles. The rules see only what has happened; forecasts are made anew every day from the days before. Budget:
+        one false alarm a day for all rules together. A phantom stock that is one (the simulated shelf is empty) is no
+        false alarm; an alarm about what a trouble does elsewhere (a store that waits for the blocked hub) counts
+        against precision."""
     lines = [
         "| found after hours (stated) | " + " | ".join(f"seed {seed}" for seed in seeds) + " |",
         "|---|" + "---:|" * len(seeds),

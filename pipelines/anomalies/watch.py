@@ -23,7 +23,8 @@ from pipelines.operations.settings import AnomaliesSettings
 
 log = logging.getLogger("stockcast.anomalies")
 
-OVER = "anomaly_over"
+OVER = "_over"
+"""Ends the kind of an alert that tells that another one is over."""
 KEPT = 50
 """Scores of a rule that are kept a day: the largest."""
 MANY = 4
@@ -187,7 +188,7 @@ def _is_over(row: dict[str, Any], now: datetime) -> Alert:
     what = row["rule"].replace("_", " ")
     message = f"{row['subject']}: the {what} since {row['opened_at']:%Y-%m-%d %H:%M} is over"
     facts = {"rule": row["rule"], "opened_at": row["opened_at"]}
-    return Alert(OVER, INFO, row["subject"], message, now, now, f"{row['rule']} {_occasion(row)}", facts)
+    return Alert(f"{row['rule']}{OVER}", INFO, row["subject"], message, now, now, _occasion(row), facts)
 
 
 def _occasion(row: dict[str, Any]) -> str:

@@ -245,6 +245,16 @@ def test_alerts_show_once_and_close_when_they_are_over(tables):
     assert board.lines == ()
 
 
+def test_an_anomaly_stays_until_it_is_over(tables):
+    board = AlertBoard(tables, tables)
+    board.poll([alert("phantom_stock", "north|s-1", "1"), alert("bottleneck", "hub", "1")], [], NOW)
+    later = NOW + timedelta(days=2)
+    board.poll([alert("bottleneck_over", "hub", "1", later)], [], later)
+    assert [line.kind for line in board.lines] == ["phantom_stock"]
+    board.poll([alert("phantom_stock_over", "north|s-1", "1", later)], [], later)
+    assert board.lines == ()
+
+
 def test_an_alert_is_acknowledged_snoozed_and_reopened_and_that_outlives_a_restart(tables):
     board = AlertBoard(tables, tables)
     board.poll([alert("late", "order-1", "1"), alert("late", "order-2", "2")], [], NOW)

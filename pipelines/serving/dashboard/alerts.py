@@ -10,19 +10,23 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipelines.anomalies.registry import registered
 from pipelines.contracts.tables import ALERT_ACTIONS, INGEST_ALERTS
 from pipelines.errors import UsageError
-from pipelines.ingestion.bad_share import BAD_SHARE, BAD_SHARE_OVER
+from pipelines.ingestion.bad_share import BAD_SHARE
 from pipelines.ingestion.times import as_datetime, parse_time
 from pipelines.io.delta import Tables
 from pipelines.serving.dashboard.conditions import Condition
 from pipelines.serving.dashboard.follow import Tail
+from pipelines.shipments.bottleneck_watch import BOTTLENECK
 
 OPEN, ACKNOWLEDGED, SNOOZED = "open", "acknowledged", "snoozed"
 ACKNOWLEDGE, SNOOZE, REOPEN = "acknowledge", "snooze", "reopen"
 
-ENDS = {BAD_SHARE_OVER: BAD_SHARE}
-"""Alerts that end another one of the same subject."""
+OVER = "_over"
+"""Ends the kind of an alert that ends another one of the same subject."""
+LASTING = frozenset({BAD_SHARE, BOTTLENECK, *registered()})
+"""Kinds that last until their end is told."""
 
 QUIET = timedelta(hours=24)
 """An alert that tells of one moment closes by itself when so much time has passed."""
@@ -102,8 +106,8 @@ class AlertBoard:
         for message in messages:
             if (line := _line(message)) is None:
                 continue
-            if (begun := ENDS.get(line.kind)) is not None:
-                place = (begun, line.subject)
+            if line.kind.endswith(OVER):
+                place = (line.kind.removesuffix(OVER), line.subject)
                 self._ended[place] = max(line.raised_at, self._ended.get(place, line.raised_at))
             else:
                 self._told.setdefault(line.alert_id, line)
@@ -112,8 +116,7 @@ class AlertBoard:
         for alert_id, line in list(self._told.items()):
             ended = self._ended.get((line.kind, line.subject))
             over = ended is not None and ended >= line.raised_at
-            # A share of bad input lasts until its end is told.
-            if over or (line.kind not in ENDS.values() and now - line.raised_at > QUIET):
+            if over or (line.kind not in LASTING and now - line.raised_at > QUIET):
                 del self._told[alert_id]
         while len(self._told) > KEPT:
             del self._told[next(iter(self._told))]
