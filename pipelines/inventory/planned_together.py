@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 
 import pyarrow as pa
@@ -14,6 +14,7 @@ from pipelines.contracts.tables import INVENTORY_POLICIES, LOCATIONS, POLICY_CAN
 from pipelines.inventory.live_stock import Key, LiveStock, live_stock
 from pipelines.inventory.pooled_risk import pool_substitutes
 from pipelines.inventory.shared_limits import Chain, with_limits
+from pipelines.inventory.warehouse_demand import served_series, store_correlation
 from pipelines.io.delta import Tables
 from pipelines.operations.settings import PlanningSettings
 
@@ -26,6 +27,7 @@ class Together:
         chain, stock: where series compete for something; None where they do not.
         learnt: (reorder point, order-up-to level, method) of series whose champion is a learnt method.
         substitutes: the group of each sku; empty where nothing is pooled.
+        served: the warehouse of series that one serves; `between_stores`: correlation of such series' errors.
     """
 
     planning: PlanningSettings
@@ -33,6 +35,8 @@ class Together:
     stock: LiveStock | None
     learnt: dict[Key, tuple[int, int, str]]
     substitutes: dict[str, str]
+    served: dict[Key, str] = field(default_factory=dict)
+    between_stores: float = 0.0
 
     @property
     def is_needed(self) -> bool:
@@ -49,6 +53,7 @@ class Together:
             None if self.stock is None else self.stock.digest,
             sorted((*key, *levels) for key, levels in self.learnt.items()),
             sorted(self.substitutes.items()),
+            [sorted((*key, warehouse) for key, warehouse in self.served.items()), self.between_stores],
         ]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
@@ -63,7 +68,9 @@ class Together:
         return policies
 
 
-def together(tables: Tables, planning: PlanningSettings, terms: pa.Table, as_of: date) -> Together:
+def together(
+    tables: Tables, planning: PlanningSettings, terms: pa.Table, as_of: date, forecast_version: str = ""
+) -> Together:
     """Read what is needed.
 
     Args:
@@ -82,7 +89,12 @@ def together(tables: Tables, planning: PlanningSettings, terms: pa.Table, as_of:
             holding_rate=dict(zip(keys, terms["holding_cost_rate"].to_pylist(), strict=True)),
         )
         stock = live_stock(tables, as_of)
-    return Together(planning, chain, stock, _learnt(tables, planning, as_of), _substitutes(tables, planning))
+    suppliers = terms["supplier_id"].to_pylist()
+    names = zip(terms["location_id"].to_pylist(), terms["sku"].to_pylist(), strict=True)
+    served = served_series(dict(zip(names, suppliers, strict=True)), warehouses)
+    between = store_correlation(tables, forecast_version) if served else 0.0
+    learnt, substitutes = _learnt(tables, planning, as_of), _substitutes(tables, planning)
+    return Together(planning, chain, stock, learnt, substitutes, served, between)
 
 
 def _learnt(tables: Tables, planning: PlanningSettings, as_of: date) -> dict[Key, tuple[int, int, str]]:

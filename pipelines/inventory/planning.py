@@ -54,6 +54,7 @@ from pipelines.inventory.series_planning import (
     plan_series,
     with_terms,
 )
+from pipelines.inventory.warehouse_demand import with_warehouses
 from pipelines.io.delta import Tables, spark_schema
 from pipelines.io.ownership import ownership
 from pipelines.io.published import FORECASTS, POLICIES, Published, in_force, publish
@@ -143,7 +144,7 @@ def plan(
         if settings.planning.correct_service:
             terms = _with_achieved_service(tables, terms, forecast.as_of)
         correlation = error_correlation(tables, forecast.version)
-        shared = together(tables, settings.planning, terms, forecast.as_of)
+        shared = together(tables, settings.planning, terms, forecast.as_of, forecast.version)
         made = Plan(
             policy_version=policy_version(forecast, terms, settings.planning, correlation, shared.digest),
             forecast_version=forecast.version,
@@ -153,14 +154,15 @@ def plan(
             created_at=now,
             correlation=correlation,
         )
-        forecast_keys = _forecast_keys(tables, forecast)
+        forecast_keys = _with_warehouse_keys(_forecast_keys(tables, forecast), shared)
         sourced = forecast_keys.join(terms.select(SERIES), keys=list(SERIES), join_type="inner")
         if sourced.num_rows == 0:
             raise MissingDataError(
                 f"none of the {forecast_keys.num_rows} forecast series is in the catalog's sourcing "
                 f"({terms.num_rows} rows); load a catalog that matches (jobs/load_catalog.py)"
             )
-        distributed = spark if sourced.num_rows > settings.planning.driver_series else None
+        few = sourced.num_rows <= settings.planning.driver_series
+        distributed = None if few or shared.served else spark
         _write(distributed, tables, made, terms, sourced.num_rows, shared)
         written = _read_levels(tables, made.policy_version)
         check_policies(written, sourced)
@@ -306,6 +308,14 @@ def _forecast_keys(tables: Tables, forecast: Published) -> pa.Table:
     return keys
 
 
+def _with_warehouse_keys(keys: pa.Table, shared: Together) -> pa.Table:
+    """Also of warehouses, whose demand is that of the stores which they serve and which are forecast."""
+    forecast = set(zip(keys["location_id"].to_pylist(), keys["sku"].to_pylist(), strict=True))
+    more = sorted({(shared.served[key], key[1]) for key in forecast if key in shared.served} - forecast)
+    added = pa.table({name: [key[place] for key in more] for place, name in enumerate(SERIES)}, schema=keys.schema)
+    return pa.concat_tables([keys, added])
+
+
 def _read_levels(tables: Tables, version: str) -> pa.Table:
     columns = (
         *SERIES,
@@ -342,6 +352,7 @@ def _write(
     else:
         columns = (*SERIES, "target_time", *FORECAST_VALUES)
         forecasts = tables.read(FORECASTS_TABLE, columns=columns, where=_day_rows(made.forecast_version))
+        forecasts = with_warehouses(forecasts, shared.served, shared.between_stores)
         rows = plan_series(with_terms(group_forecasts(forecasts), terms), made)
     tables.overwrite(INVENTORY_POLICIES, shared.finish(rows, made.policy_version), predicate)
 
