@@ -16,6 +16,7 @@ from pipelines.io.ownership import ownership
 ROOT = Path(__file__).parents[2]
 JOBS = sorted((ROOT / "jobs").glob("*.py"))
 STREAMING = {"ingest_events", "restock", "relay_orders", "send_orders", "aggregate_totals", "track_shipments", "live"}
+STREAMING |= {"watch_anomalies"}
 NIGHTLY = {"cluster_network", "train_shipment_risk", "aggregate_demand", "train_forecasts", "plan_inventory", "nightly"}
 
 
