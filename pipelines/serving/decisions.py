@@ -21,11 +21,10 @@ from pipelines.restocking.webhooks import Signer
 from pipelines.serving.book import OrderBook, as_decided
 from pipelines.serving.journal import Answer, Draft, Journal
 from pipelines.serving.problems import Problem
+from pipelines.shipments.routing.approving import REROUTE
 
 WEBHOOK = "webhook:"
 """Before the ids of suppliers' messages, so that they never meet a client's idempotency key."""
-
-REROUTE = "reroute"
 
 _AUDITED = ("state", "quantity", "location_id", "sku", "explanation")
 

@@ -12,6 +12,7 @@ from nicegui import ui
 
 from pipelines.contracts.alerts import CRITICAL, Alert
 from pipelines.contracts.tables import REROUTES, SHIPMENTS
+from pipelines.serving.dashboard.overrides import decision_lines
 from pipelines.shipments.routing.alternatives import OFFERED, situation_of
 from tests import dashboard_chain
 from tests.dashboard_chain import ACCESS, READER, SmallChain
@@ -68,6 +69,9 @@ def test_another_way_is_approved_once_with_a_reason(chain, path):
         ((row,)) = decisions(chain)
         assert (row["actor"], row["action"], row["reason"], row["order_id"]) == ("local", "reroute", "the fair", "o-1")
         assert json.loads(row["event"])["status"] == "shipped"
+        # and it shows among the decisions, judged by nobody: no quantity was changed
+        (shown,) = decision_lines(chain.tables, NOW)
+        assert (shown.action, shown.location_id, shown.sku, shown.verdict) == ("reroute", "s-1", "item-0", "")
 
     visit(chain, story)
 

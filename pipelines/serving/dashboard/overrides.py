@@ -25,6 +25,7 @@ from pipelines.restocking.desk import CHANGE, CREATE, REJECT
 from pipelines.serving.dashboard.detail import levels
 from pipelines.serving.dashboard.follow import any_of
 from pipelines.serving.dashboard.stock import SeriesKey, chain_time, positions_of
+from pipelines.shipments.routing.approving import REROUTE
 
 JUDGED = timedelta(days=7)
 MOST_DECISIONS = 200
@@ -139,8 +140,9 @@ def _line(
     key = (str(after.get("location_id", "–")), str(after.get("sku", "–")))
     decided = 0 if row["action"] == REJECT else int(after.get("quantity") or 0)
     proposed = None if proposal is None else int(proposal["quantity"])
-    if proposal is None or proposed is None or row["action"] == CHANGE:
-        # An order by hand has no proposal to be better than; a change is judged by the approval that follows.
+    if proposal is None or proposed is None or row["action"] in {CHANGE, REROUTE}:
+        # An order by hand has no proposal to be better than, another way no other quantity; a change is judged by the
+        # approval that follows.
         verdict, why = ("", "by hand") if row["action"] == CREATE else ("", "")
     else:
         receipt = as_datetime(proposal["expected_receipt"])

@@ -28,6 +28,9 @@ from pipelines.shipments.routing.steering import PREFIX, approval_id, option_of
 from pipelines.shipments.stakes import Row, spare_units
 from pipelines.shipments.tracking import CREATED, TERMINAL
 
+REROUTE = "reroute"
+"""The action, as audits name it."""
+
 MOMENT = timedelta(milliseconds=1)
 
 Events = list[dict[str, Any]]
@@ -207,8 +210,18 @@ def _reroute(shipment: Row, option: Row, said: tuple[str, str | None], now: date
     }
     names = ("shipment_id", "state", "node", "carrier_id", "mode", "eta", "expected_arrival")
     before = {name: shipment[name] for name in names}
-    after = {"option": option["option_id"], "description": option["description"], "cost": option["cost"], "eta": eta}
+    told = {"option": option["option_id"], "description": option["description"], "cost": option["cost"], "eta": eta}
+    after = {**told, **_series(shipment, option)}
     return Reroute(option, order_id, event, before, after, {n: v for n, v in response.items() if v is not None})
+
+
+def _series(shipment: Row, option: Row) -> dict[str, Any]:
+    """Whose order the approval is about, and of how much."""
+    lines = [line for line in shipment["lines"] if line["order_id"] == option["order_id"]]
+    line: dict[str, Any] = lines[0] if lines else {}
+    sku, units = option["sku"] or line.get("sku"), option["units"] or line.get("quantity")
+    said = {"location_id": option["location_id"] or shipment["destination"], "sku": sku, "quantity": units}
+    return {name: value for name, value in said.items() if value is not None}
 
 
 def _what(shipment: Mapping[str, Any], option: Row, reason: str | None) -> dict[str, Any]:
