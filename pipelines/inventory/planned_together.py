@@ -78,9 +78,9 @@ def together(
     """
     locations = tables.read(LOCATIONS, ("location_id", "kind", "region")).to_pylist()
     warehouses = frozenset(row["location_id"] for row in locations if row["kind"] == "warehouse")
-    served = not warehouses.isdisjoint(terms["supplier_id"].to_pylist())
+    suppliers = terms["supplier_id"].to_pylist()
     chain = stock = None
-    if planning.transfer_cost is not None or planning.daily_budget is not None or served:
+    if planning.transfer_cost is not None or planning.daily_budget is not None or not warehouses.isdisjoint(suppliers):
         keys = list(zip(terms["location_id"].to_pylist(), terms["sku"].to_pylist(), strict=True))
         chain = Chain(
             region={row["location_id"]: row["region"] for row in locations},
@@ -89,7 +89,6 @@ def together(
             holding_rate=dict(zip(keys, terms["holding_cost_rate"].to_pylist(), strict=True)),
         )
         stock = live_stock(tables, as_of)
-    suppliers = terms["supplier_id"].to_pylist()
     names = zip(terms["location_id"].to_pylist(), terms["sku"].to_pylist(), strict=True)
     served = served_series(dict(zip(names, suppliers, strict=True)), warehouses)
     between = store_correlation(tables, forecast_version) if served else 0.0

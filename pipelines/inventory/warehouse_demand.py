@@ -41,6 +41,8 @@ def with_warehouses(forecasts: pa.Table, served: Mapping[Key, str], correlation:
     Args:
         forecasts: location_id, sku, target_time, yhat and quantiles. served: as `served_series` gives it.
     """
+    if not served:
+        return forecasts
     values = [name for name in forecasts.column_names if name not in {"location_id", "sku", "target_time"}]
     keys = list(zip(forecasts["location_id"].to_pylist(), forecasts["sku"].to_pylist(), strict=True))
     own = set(keys)
