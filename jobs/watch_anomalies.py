@@ -8,10 +8,13 @@ import threading
 from pipelines.anomalies.following import watch_anomalies
 from pipelines.io.delta import Tables
 from pipelines.operations.job import JobArguments, run_job
+from pipelines.operations.monitoring.serving import monitored
 
 
 def run(arguments: JobArguments) -> None:
-    watch_anomalies(arguments.settings, Tables(arguments.settings), threading.Event(), once=arguments.once)
+    settings = arguments.settings
+    with monitored(settings):
+        watch_anomalies(settings, Tables(settings), threading.Event(), once=arguments.once)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -15,13 +15,16 @@ from pyspark.sql.streaming.query import StreamingQuery
 
 from pipelines.anomalies.following import watch_anomalies
 from pipelines.demand.totals import start_totals
+from pipelines.ingestion.ingestor import TakenIn
 from pipelines.ingestion.run import IngestRun
 from pipelines.ingestion.stream import start_ingest
 from pipelines.io.delta import Tables
 from pipelines.io.ownership import ownership
+from pipelines.operations.logs import about
 from pipelines.operations.monitoring.serving import monitored
 from pipelines.operations.session import open_session
 from pipelines.operations.settings import Settings
+from pipelines.restocking.engine import RestockEngine
 from pipelines.restocking.expiry import kafka_expiry
 from pipelines.restocking.relay import Relay, relay_once
 from pipelines.restocking.sending import OrderSender
@@ -56,7 +59,7 @@ def run_live(settings: Settings, *, once: bool = False, stop: threading.Event | 
             _watching(settings, once=once),
             running_engine(settings, Tables(settings)) as engine,
         ):
-            ingest = start_ingest(spark, settings, Tables(settings), once=once, then=engine.stage)
+            ingest = start_ingest(spark, settings, Tables(settings), once=once, then=_deciding(engine))
             metrics.remember(ingest.name, "event ids", ingest.remembered)
             queries: list[StreamingQuery | IngestRun] = [ingest]
             try:
@@ -67,13 +70,23 @@ def run_live(settings: Settings, *, once: bool = False, stop: threading.Event | 
                 if once and follow_shipments(settings, Tables(settings), stop, once=True):
                     # What orders were told of their arrivals is taken in as well.
                     ingest.stop()
-                    queries[0] = start_ingest(spark, settings, Tables(settings), once=True, then=engine.stage)
+                    queries[0] = start_ingest(spark, settings, Tables(settings), once=True, then=_deciding(engine))
                     _wait(queries, stop)
             finally:
                 for query in queries:
                     query.stop()
         if once:
             start_totals(spark, settings, Tables(settings), once=True).awaitTermination()
+
+
+def _deciding(engine: RestockEngine) -> Callable[[TakenIn], None]:
+    """The restock stage, whose log lines name the version that decides."""
+
+    def stage(taken: TakenIn) -> None:
+        with about(version=engine.policy_version):
+            engine.stage(taken)
+
+    return stage
 
 
 def _wait(queries: list[StreamingQuery | IngestRun], stop: threading.Event) -> None:

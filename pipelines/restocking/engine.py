@@ -170,6 +170,11 @@ class RestockEngine:
         """Place in the ledger up to which all is decided."""
         return self._sequence
 
+    @property
+    def policy_version(self) -> str | None:
+        """The version that decides; None before the first is in force."""
+        return None if self._fold.policies is None else self._fold.policies.version
+
     def resume(self) -> None:
         """Load the saved positions, the policy in force there, and what the outbox holds beyond."""
         tables = self._tables
@@ -253,7 +258,7 @@ class RestockEngine:
         """Put a newly published policy version into force, here."""
         self._apply_pending()
         pointer = published.in_force(self._tables, published.POLICIES)
-        current = self._fold.policies.version if self._fold.policies is not None else None
+        current = self.policy_version
         if self._pending or pointer is None or pointer.version == current:
             return
         now = self._clock()

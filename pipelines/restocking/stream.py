@@ -85,7 +85,7 @@ def start_restock(
     """Follow the ledger as a query of its own: each finished ingest batch brings the engine forward."""
 
     def follow(_: DataFrame, batch_id: int) -> None:
-        with about(query="restock", batch=batch_id):
+        with about(query="restock", batch=batch_id, version=engine.policy_version):
             engine.catch_up()
 
     writer = (
