@@ -14,8 +14,8 @@ from bench.harness import Options, say
 from bench.lateness_data import MAPPING, public_deliveries
 from bench.report import foot
 from pipelines.shipments.risk.columns import canonical
-from pipelines.shipments.risk.evaluation import FOLLOWED, FROZEN, Judged, baselines, judged, origins
-from pipelines.shipments.risk.plugins import DEFAULT, registered
+from pipelines.shipments.risk.evaluation import FOLLOWED, Judged, baselines, judged, origins
+from pipelines.shipments.risk.plugins import DEFAULT
 from pipelines.shipments.risk.scores import calibration_table
 from pipelines.shipments.risk.training import Learning
 
@@ -37,11 +37,9 @@ def measure(options: Options) -> Rows:
         start = time.monotonic()
         for one in baselines(frame, MAPPING, origin):
             rows.append(_row(one))
-        for name in registered():
-            modes = (FOLLOWED, FROZEN) if name == DEFAULT else (FOLLOWED,)
-            for one in judged(frame, MAPPING, origin, Learning(model=name), modes):
-                rows.append(_row(one))
-                predictions.setdefault(one.name, []).append(one)
+        for one in judged(frame, MAPPING, origin, Learning(model=DEFAULT)):
+            rows.append(_row(one))
+            predictions.setdefault(one.name, []).append(one)
         say(f"origin {origin.cutoff}: {time.monotonic() - start:.0f} s")
     default = predictions[f"{DEFAULT}, {FOLLOWED}"]
     truth, told = (np.concatenate([getattr(one, what) for one in default]) for what in ("late", "probability"))

@@ -1,5 +1,5 @@
 """On the public delivery file: above a supplier-rate table and a plain boosting, over the mean of several origins. A
-part of `python -m bench lateness`, which has more origins, the frozen form and every registered model."""
+part of `python -m bench lateness`, which has one origin more and the frozen form."""
 
 from __future__ import annotations
 

@@ -53,8 +53,8 @@ class Followed:
     @classmethod
     def of(cls, frame: pd.DataFrame) -> Followed:
         """What `frame` gave."""
-        numbers = (frame[name].to_numpy(float) for name in ("day", "log_odds", "late"))
-        return cls(*numbers, frame["supplier"].to_numpy(str))
+        day, log_odds, late = (frame[name].to_numpy(float) for name in ("day", "log_odds", "late"))
+        return cls(day, log_odds, late, frame["supplier"].to_numpy(str))
 
     def shift(self, at: np.ndarray, supplier: np.ndarray) -> np.ndarray:
         """What to add to the log-odds of predictions made on the days `at`, each from outcomes known before."""

@@ -91,18 +91,17 @@ def due(rows: pd.DataFrame, origin: Origin) -> np.ndarray:
     return np.asarray((days > cutoff) & (days <= end) & decided)
 
 
-def origins(rows: pd.DataFrame, first: float = 0.4, years: int = 2) -> list[Origin]:
-    """The end of each half year in which at least a share `first` of the deliveries was due, with the years after it.
+def origins(rows: pd.DataFrame, first: float = 0.3, years: int = 2) -> list[Origin]:
+    """The end of each year by which at least a share `first` of the deliveries was due, with the years after it.
 
     The last origin leaves a year.
     """
     days = rows[SCHEDULED].to_numpy(float)
     earliest, last = (_EPOCH + timedelta(days=int(np.quantile(days, share))) for share in (first, 1.0))
     ends = [
-        date(year, month, day)
+        date(year, 12, 31)
         for year in range(earliest.year, last.year + 1)
-        for month, day in ((6, 30), (12, 31))
-        if earliest <= date(year, month, day) <= last - timedelta(days=360)
+        if earliest <= date(year, 12, 31) <= last - timedelta(days=360)
     ]
     return [Origin(end, min(end.replace(year=end.year + years), last)) for end in ends]
 

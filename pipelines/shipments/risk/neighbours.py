@@ -91,7 +91,8 @@ class _Scene:
             {"number": "first", "came": "max", "placed": "min"}
         )
         table = table[["code", "order", "number", "due", "came", "placed"]]
-        return cls(*(table[name].to_numpy() for name in table), code[size:], order[size:], rows[PLACE].to_numpy(float))
+        shipments = {str(name): table[name].to_numpy() for name in table}
+        return cls(**shipments, row_code=code[size:], row_order=order[size:], row_number=rows[PLACE].to_numpy(float))
 
     def take(self, some: slice) -> _Scene:
         """The same shipments, a part of the rows."""
