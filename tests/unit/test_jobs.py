@@ -64,6 +64,7 @@ def test_every_job_is_known_to_these_tests():
         "load_catalog",
         "refresh_forecasts",
         "maintain_tables",
+        "learn_policies",
     }
 
 
