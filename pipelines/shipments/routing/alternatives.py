@@ -228,11 +228,15 @@ class _Transfer:
         self._on_hand = one.on_hand
         self._moments = [(min(soon, late), late) for soon in arrival.points() for late in case.going_on.points()]
         self._demand = {moment: one.demand(moment) for pair in self._moments for moment in pair}
+        self._before = self._until(0)
+        self._lost: dict[int, float] = {}
 
     def lost(self, units: int) -> float:
         """Units that are missed until the shipment comes."""
-        before, after = self._until(0), self._until(units)
-        return fmean(before[soon] + after[late] - after[soon] for soon, late in self._moments)
+        if units not in self._lost:
+            before, after = self._before, self._until(units)
+            self._lost[units] = fmean(before[soon] + after[late] - after[soon] for soon, late in self._moments)
+        return self._lost[units]
 
     def _until(self, units: int) -> dict[datetime, float]:
         available = self._on_hand + units
