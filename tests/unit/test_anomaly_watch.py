@@ -143,7 +143,10 @@ def test_it_is_told_once_entered_and_closed_whoever_looks(tables, settings):
     level[0] = 2
     a_watch().look(NOW + timedelta(hours=2))
     # then it was told and ended once
-    assert [(alert.kind, alert.subject) for alert in sent] == [("negative_stock", "north"), ("negative_stock_over", "north")]
+    assert [(alert.kind, alert.subject) for alert in sent] == [
+        ("negative_stock", "north"),
+        ("negative_stock_over", "north"),
+    ]
     rows = DeltaTable(f"{settings.home}/tables/gold/anomalies").to_pyarrow_table().to_pylist()
     begin = NOW.replace(minute=0)
     assert [(row["rule"], row["opened_at"], row["closed_at"]) for row in rows] == [
