@@ -134,7 +134,13 @@ class Relay:
                 f"another relay took over ({cause.str()}); this one ends, and nothing was published twice"
             ) from error
         if cause.txn_requires_abort():
-            self._producer.abort_transaction(TIMEOUT)
+            try:
+                self._producer.abort_transaction(TIMEOUT)
+            except KafkaException as worse:
+                # A successor may have fenced this one meanwhile.
+                if worse.args[0].fatal():
+                    self._give_up(worse)
+                raise BrokerError(f"a transaction could not be ended: {worse.args[0].str()}") from error
         raise BrokerError(f"orders could not be published: {cause.str()}; they stay in the outbox") from error
 
     def _committed_place(self) -> int:

@@ -34,17 +34,18 @@ def main() -> int:
         if options.results != Path("-"):
             report.write(options.results, title, command, parts)
 
-    failed = False
+    failed = violated = False
     if options.kills:
         found = run_kills(home / "kills", seed, options.kills, say, options.series)
         say("\n".join(("", report.summary(found), *found.violations, "", report.table(found))))
         keep(f"{options.kills} kills", report.summary(found), report.table(found), *found.violations)
-        failed = bool(found.violations or found.missed)
-    if not options.no_mutants and not failed:
+        violated = bool(found.violations)
+        failed = violated or bool(found.missed)
+    if not options.no_mutants and not violated:
         caught = {name: run_mutant(home / name, name, seed, say) for name in options.mutants}
         say(f"\n{report.mutants_table(caught)}")
         keep("Faults put in", report.mutants_table(caught))
-        failed = not all(caught.values())
+        failed = failed or not all(caught.values())
     if failed:
         say(f"\nFAILED with seed {seed}; what is left is in {home}")
         return 1

@@ -50,8 +50,10 @@ def table(report: Report) -> str:
 def summary(report: Report) -> str:
     """What was sent, decided and found, in one line."""
     found = f"{len(report.violations)} violations" if report.violations else "no violation"
-    deaths = f"; {len(report.deaths)} processes ended by themselves and were started again" if report.deaths else ""
-    missed = f"; {len(report.missed)} points were not reached" if report.missed else ""
+    roles = ", ".join(f"{role} ({code})" for role, code in report.deaths)
+    deaths = f"; {len(report.deaths)} processes ended by themselves and were started again: {roles}" if roles else ""
+    points = ", ".join(f"{step.role} {step.point}" for step in report.missed)
+    missed = f"; {len(report.missed)} points were not reached in time: {points}" if report.missed else ""
     return (
         f"{len(report.kills)} kills in {report.seconds / 60:.0f} minutes, {report.events:,d} records, "
         f"{report.orders:,d} orders, {report.effects:,d} effects at the supplier, {report.decisions:,d} decisions "
