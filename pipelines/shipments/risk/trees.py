@@ -10,6 +10,8 @@ import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from threadpoolctl import threadpool_limits
 
+from pipelines.forecasting.compiled import compiled
+
 _FIELDS = ("feature", "threshold", "missing_left", "left", "right", "value")
 _TYPES: dict[str, type] = {"feature": np.int32, "missing_left": np.bool_, "left": np.int32, "right": np.int32}
 
@@ -57,18 +59,11 @@ class Trees:
 
     def sums(self, x: np.ndarray) -> np.ndarray:
         """The prediction of each row of (n, features); NaN is a missing value."""
-        x = np.asarray(x, float)
-        rows = np.arange(len(x))[:, None]
-        place = np.broadcast_to(self.roots, (len(x), len(self.roots))).copy()
-        while True:
-            feature = self.feature[place]
-            inner = feature >= 0
-            if not inner.any():
-                break
-            values = x[rows, np.maximum(feature, 0)]
-            goes_left = np.where(np.isnan(values), self.missing_left[place], values <= self.threshold[place])
-            place = np.where(inner, np.where(goes_left, self.left[place], self.right[place]), place)
-        return np.asarray(self.base + self.share * self.value[place].sum(axis=1))
+        x = np.ascontiguousarray(x, float)
+        out = np.zeros(len(x))
+        children = np.column_stack([self.right, self.left])
+        _add_leaves(x, self.roots, self.feature, self.threshold, self.missing_left, children, self.value, out)
+        return np.asarray(self.base + self.share * out)
 
     def as_json(self) -> dict[str, Any]:
         """Numbers and lists only."""
@@ -84,6 +79,28 @@ class Trees:
             name: np.array([float(v) for v in stored[name]], _TYPES.get(name, float)) for name in _FIELDS
         }
         return cls(stored["base"], stored["share"], np.array(stored["roots"], np.int32), **arrays)
+
+
+@compiled
+def _add_leaves(
+    x: np.ndarray,
+    roots: np.ndarray,
+    feature: np.ndarray,
+    threshold: np.ndarray,
+    missing_left: np.ndarray,
+    children: np.ndarray,
+    value: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """Add up each row's leaves; `children`: of a node, to the right and to the left."""
+    for row in range(x.shape[0]):
+        for root in roots:
+            place = root
+            while feature[place] >= 0:
+                entry = x[row, feature[place]]
+                goes_left = missing_left[place] if np.isnan(entry) else entry <= threshold[place]
+                place = children[place, int(goes_left)]
+            out[row] += value[place]
 
 
 def classify(x: np.ndarray, y: np.ndarray, weight: np.ndarray, seeds: int, **options: Any) -> Trees:
