@@ -8,6 +8,7 @@ from datetime import date, timedelta
 import numpy as np
 import pyarrow as pa
 import pytest
+from gymnasium.wrappers.vector import RecordEpisodeStatistics
 
 from pipelines.contracts.tables import (
     DAILY_DEMAND,
@@ -32,7 +33,7 @@ from pipelines.inventory.learned.learning import (
     learn_policies,
 )
 from pipelines.inventory.learned.newsvendor import PROBABILITIES, QuantileModel, learn_newsvendor
-from pipelines.inventory.learned.policy_search import SearchedPolicy, play, rule_levels
+from pipelines.inventory.learned.policy_search import SearchedPolicy, play
 from pipelines.inventory.planning_inputs import with_corrected_service
 from pipelines.inventory.policies import Terms
 from pipelines.inventory.replay.history import History, RollingForecasts, sampled_lead_times
@@ -138,16 +139,26 @@ def test_the_environment_is_the_replay(scene, review):
         assert -found == pytest.approx(float((daily_cost(outcome, supply) * days).sum()))
 
 
-def test_the_environment_has_gymnasiums_signature(scene):
+def test_the_environment_is_one_of_gymnasium(scene):
+    # given the environment, wrapped as any of Gymnasium's is
     history, supply = scene
     known = evenings(history, supply.protection, supply.terms)
-    environment = ReplayEnvironment(history, supply.terms, known)
-    opening = rule_levels(np.array([0.0, 1.0, 0.0, 1.0]), *environment.first_evening, supply.terms)[1]
-    seen, facts = environment.reset(opening[None])
-    assert seen.shape == (5, 1, SERIES)
-    assert facts == {}
-    seen, reward, terminated, truncated, facts = environment.step(np.zeros((1, SERIES)))
-    assert (seen.shape, reward.shape, terminated, truncated, facts) == ((5, 1, SERIES), (1,), False, False, {})
+    environment = RecordEpisodeStatistics(ReplayEnvironment(history, supply.terms, known, 3))
+    seen, _ = environment.reset(seed=1)
+    # when agents order by chance until the end
+    environment.action_space.seed(1)
+    evenings_passed, ends = 0, np.zeros(3, bool)
+    while not ends.all():
+        assert environment.observation_space.contains(seen)
+        actions = np.floor(environment.action_space.sample() % 20)
+        seen, reward, ends, truncated, facts = environment.step(actions)
+        assert (reward.shape, ends.shape) == ((3,), (3,))
+        assert not truncated.any()
+        evenings_passed += 1
+    # then all have lived through the same history, and paid for it
+    assert evenings_passed == history.demand.shape[1]
+    assert (facts["episode"]["l"] == evenings_passed).all()
+    assert (facts["episode"]["r"] < 0).all()
 
 
 def test_no_day_is_judged_that_was_learnt_from(scene):

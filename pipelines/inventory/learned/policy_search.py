@@ -72,13 +72,13 @@ def play(environment: ReplayEnvironment, rules: FloatArray, terms: Terms) -> Flo
     pack = np.maximum(terms.pack_size, 1.0)
     smallest = round_up(terms.minimum_order, pack)
     opening = np.stack([rule_levels(rule, *environment.first_evening, terms)[1] for rule in rules])
-    seen, _ = environment.reset(opening)
-    total, over = np.zeros(len(rules)), False
-    while not over:
-        levels = [rule_levels(rule, seen[2][row], seen[3][row], seen[4][row], terms) for row, rule in enumerate(rules)]
+    seen, _ = environment.reset(options={"opening": opening})
+    total, over = np.zeros(len(rules)), np.zeros(len(rules), bool)
+    while not over.all():
+        levels = [rule_levels(rule, seen[row, 2], seen[row, 3], seen[row, 4], terms) for row, rule in enumerate(rules)]
         point, up_to = (np.stack(side) for side in zip(*levels, strict=True))
-        needed = np.maximum(round_up(up_to - seen[0], pack), smallest)
-        seen, reward, over, _, _ = environment.step(np.where(seen[0] <= point, needed, 0.0))
+        needed = np.maximum(round_up(up_to - seen[:, 0], pack), smallest)
+        seen, reward, over, _, _ = environment.step(np.where(seen[:, 0] <= point, needed, 0.0))
         total += reward
     return total
 
