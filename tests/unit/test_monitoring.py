@@ -33,7 +33,7 @@ from pipelines.errors import UsageError
 from pipelines.io.published import FORECASTS, POLICIES, Published, publish
 from pipelines.operations.cli import main
 from pipelines.operations.monitoring.exposition import FiguresCollector
-from pipelines.operations.monitoring.figures import ChainLook, Figures, KafkaFigures, RecentFigures
+from pipelines.operations.monitoring.figures import ChainLook, Figures, KafkaFigures, KafkaLook, RecentFigures
 from pipelines.operations.monitoring.health import problems
 from pipelines.operations.monitoring.serving import monitored
 from pipelines.operations.monitoring.streams import StreamListener, StreamMetrics
@@ -202,7 +202,7 @@ class TestHealth:
         for artefact in (FORECASTS, POLICIES):
             publish(tables, Published(artefact, "v-2", now.date(), None, now))
         said = KafkaFigures(answers, {} if answers else None, 5 if answers else None)
-        monkeypatch.setattr("pipelines.operations.monitoring.figures.KafkaLook.look", lambda _: said)
+        monkeypatch.setattr(KafkaLook, "look", lambda _: said)
         monkeypatch.setattr(sys, "argv", ["stockcast", "status", "--json", "--set", f"home={settings.home}"])
         # when it is asked how it fares
         with pytest.raises(SystemExit) as ended:
