@@ -137,7 +137,7 @@ class Books:
         book = self.books[key]
         expected = self._expected(book, policy)
         found = [(order["supplier_id"], order["quantity"]) for order in orders]
-        if found != expected:
+        if sorted(found) != sorted(expected):
             self.wrong.append(
                 f"{key} at {book.on_hand} + {book.on_order} after {trigger} (s {policy['reorder_point']}, S "
                 f"{policy['order_up_to']}): ordered {found}, expected {expected}"
