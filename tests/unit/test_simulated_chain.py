@@ -87,16 +87,12 @@ class Books:
                 self._check(key, in_force[key], orders, event["event_id"])
             for version in activated.get(event["sequence"], ()):
                 in_force = policies[version]
-                begin = pd.Timestamp(next(iter(in_force.values()))["as_of"], tz="UTC") + timedelta(days=1)
-                for one in sorted(in_force):
-                    if one in self.books:
-                        self.books[one].clock = max(self.books[one].clock, begin)
                 trigger = decided.get((event["sequence"], f"policy-{version}"), [])
                 used += len(trigger)
                 for one in sorted(in_force):
                     mine = [order for order in trigger if (order["location_id"], order["sku"]) == one]
                     if one in self.books:
-                        self._check(one, in_force[one], mine, f"policy-{version}")
+                        self._check(one, in_force[one], mine, f"policy-{version}", comes_into_force=True)
         if used != len(first):
             self.wrong.append(f"{len(first) - used} orders follow from no event")
         return self
@@ -136,9 +132,13 @@ class Books:
             self.begun[order_id] = int(event["quantity"])
         return key
 
-    def _check(self, key: tuple, policy: dict, orders: list, trigger: str) -> None:
+    def _check(self, key: tuple, policy: dict, orders: list, trigger: str, *, comes_into_force: bool = False) -> None:
+        """A policy looks at its series when it comes into force, as of the day after its last; a late event of a day
+        before that is none that it decides about."""
         book = self.books[key]
-        expected = self._expected(book, policy)
+        begin = pd.Timestamp(policy["as_of"], tz="UTC") + timedelta(days=1)
+        now = max(book.clock, begin) if comes_into_force else book.clock
+        expected = self._expected(book, policy, now) if now >= begin else []
         found = [(order["supplier_id"], order["quantity"]) for order in orders]
         if found != expected:
             self.wrong.append(
@@ -179,11 +179,11 @@ class Books:
         pack = policy["pack_size"]
         return max(math.ceil(gap / pack) * pack, math.ceil(policy["minimum_order"] / pack) * pack)
 
-    def _expected(self, book: Book, policy: dict) -> list:
+    def _expected(self, book: Book, policy: dict, now: pd.Timestamp) -> list:
         """(from whom, how much), by a planner's rule: order at or below s, a sibling's offer first, up to S in packs,
         no more than the day's allowance."""
         position = book.on_hand + book.on_order
-        if position > policy["reorder_point"] or book.clock < book.held_until:
+        if position > policy["reorder_point"] or now < book.held_until:
             return []
         out = []
         offer = policy["transfer_offer"]
@@ -197,7 +197,7 @@ class Books:
         smallest = math.ceil(policy["minimum_order"] / pack) * pack
         quantity = max(math.ceil((policy["order_up_to"] - position) / pack) * pack, smallest)
         if not math.isnan(policy["allowance"]):
-            today = book.clock.date()
+            today = now.date()
             if book.bought.get("day") != today:
                 book.bought = {"day": today}
             left = int(policy["allowance"]) - sum(units for name, units in book.bought.items() if name != "day")
@@ -231,7 +231,6 @@ def books(chain):
     return Books(chain.settings.home).audit()
 
 
-@pytest.mark.xfail(reason="one order of the sixty days differs from the second books: to be found out", strict=False)
 def test_every_order_is_the_one_that_a_second_set_of_books_calls_for(books):
     # then none is doubled, missed, or of another size, after whatever befell the orders before it
     assert books.wrong[:5] == []
