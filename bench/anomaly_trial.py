@@ -13,7 +13,7 @@ import orjson
 import pandas as pd
 
 from pipelines.anomalies.gathering import COUNT_DAYS, DEMAND_DAYS
-from pipelines.anomalies.history import BRINGING, LedgerHistory
+from pipelines.anomalies.history import LedgerHistory, brought_with
 from pipelines.anomalies.registry import create, registered
 from pipelines.anomalies.view import COUNT_COLUMNS, DAY, DemandDays, Floats, Usual, View, empty
 from pipelines.anomalies.watch import Episodes
@@ -322,17 +322,13 @@ class Watched:
         now = datetime.fromtimestamp(world.now_ms / 1000, UTC) - timedelta(minutes=1)
         recent = pd.concat(self._ledger[-(HOURS_PER_DAY // self._every) - 1 :])
         lines = recent[recent.event_time > now - DAY].reset_index(drop=True)
-        brought = dict(self._brought)
-        fresh = lines[lines.kind.isin(BRINGING)]
-        for key, moment in fresh.event_time.groupby(fresh.location_id + "|" + fresh.sku).max().items():
-            brought[str(key)] = moment.to_pydatetime()
         return View(
             now=now,
             demand=demand,
             lines=lines,
             counts=self._counts,
             stock=dict(zip(self._keys.tolist(), world.stock.book.tolist(), strict=True)),
-            brought=brought,
+            brought=brought_with(self._brought, lines),
             shipments=self._shipment_rows(),
             products=self._products,
             usual=self._usual,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, time
 
 import numpy as np
@@ -9,8 +10,18 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.anomalies.history import BRINGING, LedgerHistory
-from pipelines.anomalies.view import DAY, LINE_COLUMNS, SHIPMENT_COLUMNS, DemandDays, Floats, View
+from pipelines.anomalies.history import LedgerHistory, brought_with
+from pipelines.anomalies.view import (
+    COUNT_COLUMNS,
+    DAY,
+    LINE_COLUMNS,
+    SHIPMENT_COLUMNS,
+    DemandDays,
+    Floats,
+    Usual,
+    View,
+    empty,
+)
 from pipelines.contracts.tables import (
     DAILY_DEMAND,
     FORECASTS,
@@ -21,6 +32,7 @@ from pipelines.contracts.tables import (
     STOCK_MOVEMENTS,
     TIME,
 )
+from pipelines.forecasting.series import series_keys
 from pipelines.inventory.forecast_distribution import day_moments, quantile_knots
 from pipelines.io import published
 from pipelines.io.delta import Tables
@@ -40,34 +52,31 @@ class Gatherer:
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
         self._day: date | None = None
-        self._history = LedgerHistory(pd.DataFrame(columns=list(_HISTORY_COLUMNS)), datetime.min)
+        self._counts, self._usual = empty(COUNT_COLUMNS), Usual()
+        self._brought: Mapping[str, datetime] = {}
         self._demand: tuple[tuple[int, int, int], DemandDays] | None = None
 
     def view(self, now: datetime) -> View:
         """What is known at `now`."""
         if self._day != now.date():
-            self._history, self._day = self._read_history(now), now.date()
+            history = self._read_history(now)
+            self._counts, self._usual, self._brought = history.counts(), history.usual(), history.brought()
+            self._day = now.date()
         lines = self._ledger(LINE_COLUMNS, now - DAY, now)
-        brought = dict(self._history.brought())
-        fresh = lines[lines.kind.isin(BRINGING)]
-        for key, moment in (
-            fresh.event_time.groupby(fresh.location_id.astype(str) + "|" + fresh.sku.astype(str)).max().items()
-        ):
-            brought[str(key)] = max(moment.to_pydatetime(), brought.get(str(key), moment.to_pydatetime()))
         stock = self._tables.read(INVENTORY_POSITIONS, ("location_id", "sku", "on_hand"))
         products = self._tables.read(PRODUCTS, ("sku", "unit_cost", "unit_price"))
         return View(
             now=now,
             demand=self._demand_days(now),
             lines=lines,
-            counts=self._history.counts(),
-            stock=dict(zip(_keys(stock), stock["on_hand"].to_pylist(), strict=True)),
-            brought=brought,
+            counts=self._counts,
+            stock=dict(zip(series_keys(stock), stock["on_hand"].to_pylist(), strict=True)),
+            brought=brought_with(self._brought, lines),
             shipments=self._shipments(now),
             products={
                 row["sku"]: (_number(row["unit_cost"]), _number(row["unit_price"])) for row in products.to_pylist()
             },
-            usual=self._history.usual(),
+            usual=self._usual,
         )
 
     def _read_history(self, now: datetime) -> LedgerHistory:
@@ -108,12 +117,12 @@ def demand_days(tables: Tables, today: date) -> DemandDays:
     last = min(today - DAY, newest) if newest is not None else today - DAY
     first = last - (DEMAND_DAYS - 1) * DAY
     forecast = _forecasts(tables, first, today)
-    keys = np.unique(_keys(forecast)) if forecast.num_rows else np.empty(0, object)
+    keys = np.unique(series_keys(forecast)) if forecast.num_rows else np.empty(0, object)
     if not len(keys):
         return DemandDays.none(first)
     days = (today - first).days + 1
     mean, variance = (np.full((len(keys), days), np.nan) for _ in range(2))
-    rows = np.searchsorted(keys, _keys(forecast))
+    rows = np.searchsorted(keys, series_keys(forecast))
     column = _day_numbers(forecast["target_time"]) - first.toordinal() + date(1970, 1, 1).toordinal()
     quantiles = np.column_stack([forecast[name].to_numpy() for name in QUANTILE_COLUMNS])
     expected, deviation = day_moments(quantile_knots(forecast["yhat"].to_numpy(), quantiles))
@@ -149,7 +158,7 @@ def _demand(tables: Tables, keys: np.ndarray, first: date, last: date) -> tuple[
     rows = tables.read(DAILY_DEMAND, ("location_id", "sku", "date", "demand", "in_stock_fraction"), where)
     width = (last - first).days + 1
     demand, in_stock = np.zeros((len(keys), width)), np.ones((len(keys), width))
-    names = _keys(rows)
+    names = series_keys(rows)
     place = np.minimum(np.searchsorted(keys, names), len(keys) - 1)
     found = keys[place] == names if len(names) else np.empty(0, bool)
     column = rows["date"].cast(pa.int32()).to_numpy() + date(1970, 1, 1).toordinal() - first.toordinal()
@@ -160,11 +169,6 @@ def _demand(tables: Tables, keys: np.ndarray, first: date, last: date) -> tuple[
 
 def _day_numbers(times: pa.ChunkedArray) -> np.ndarray:
     return np.asarray(times.cast(pa.date32()).cast(pa.int32()).to_numpy())
-
-
-def _keys(rows: pa.Table) -> np.ndarray:
-    joined = pc.binary_join_element_wise(rows["location_id"], rows["sku"], "|")
-    return np.asarray(joined.to_numpy(zero_copy_only=False), object)
 
 
 def _between(begin: datetime, end: datetime) -> pc.Expression:

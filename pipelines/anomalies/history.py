@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 
 import numpy as np
 import pandas as pd
@@ -116,6 +116,11 @@ def _in_turn(counts: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(place=np.arange(len(rows)))
 
 
-def utc(moment: datetime) -> datetime:
-    """With its zone."""
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+def brought_with(brought: Mapping[str, datetime], lines: pd.DataFrame) -> dict[str, datetime]:
+    """`LedgerHistory.brought` with later lines."""
+    fresh = lines[lines.kind.isin(BRINGING)]
+    last = fresh.event_time.groupby(fresh.location_id.astype(str) + "|" + fresh.sku.astype(str)).max()
+    found = dict(brought)
+    for key, moment in last.items():
+        found[str(key)] = max(moment.to_pydatetime(), found.get(str(key), moment.to_pydatetime()))
+    return found

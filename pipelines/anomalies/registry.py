@@ -6,8 +6,6 @@ names it. The contract test runs over everything registered.
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -17,6 +15,7 @@ import numpy as np
 from pipelines.anomalies.view import View
 from pipelines.contracts.alerts import HIGH
 from pipelines.errors import UsageError
+from pipelines.plugins import import_all
 
 CERTAIN = float("inf")
 """Surprise of what is a fact, not a matter of chance: told whatever the budget."""
@@ -74,8 +73,7 @@ def registered() -> tuple[str, ...]:
     """Names of all rules."""
     from pipelines.anomalies import rules
 
-    for module in pkgutil.iter_modules(rules.__path__):
-        importlib.import_module(f"{rules.__name__}.{module.name}")
+    import_all(rules)
     return tuple(sorted(_REGISTERED))
 
 

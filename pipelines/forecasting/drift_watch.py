@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, timedelta
 
@@ -18,7 +17,7 @@ from pyspark.sql import functions as F
 from pipelines.contracts.tables import DAILY_DEMAND, FORECAST_DRIFT, FORECASTS, TRAINING, Table
 from pipelines.forecasting.drift import ALL, Drift, Window, measure
 from pipelines.forecasting.hourly import utc_midnight
-from pipelines.forecasting.series import EPOCH, OUT_OF_STOCK, Floats, Integers
+from pipelines.forecasting.series import EPOCH, OUT_OF_STOCK, Floats, Integers, series_keys
 from pipelines.io.delta import Tables
 from pipelines.io.published import Published
 from pipelines.operations.settings import DriftSettings
@@ -132,7 +131,7 @@ def score_published(tables: Tables, pointer: Published, as_of: date, longest: in
         ("location_id", "sku", "date", "demand", "in_stock_fraction"),
         (days >= first) & (days <= as_of),
     )
-    keys, rows = np.unique(_names(forecast), return_inverse=True)
+    keys, rows = np.unique(series_keys(forecast), return_inverse=True)
     column = forecast.column("target_time").cast(pa.date32()).cast(pa.int32()).to_numpy() - (first - EPOCH).days
     yhat, low, high = (
         _matrix(len(keys), width, rows, column, forecast.column(name).to_numpy()) for name in ("yhat", "q10", "q90")
@@ -161,7 +160,7 @@ def weekly_units(daily: DataFrame, as_of: date) -> DataFrame:
 
 def _actual(keys: npt.NDArray[np.object_], width: int, first: date, demand: pa.Table) -> Floats:
     actual = np.zeros((len(keys), width))
-    names = _names(demand)
+    names = series_keys(demand)
     place = np.minimum(np.searchsorted(keys, names), len(keys) - 1)
     found = keys[place] == names
     column = demand.column("date").cast(pa.int32()).to_numpy() - (first - EPOCH).days
@@ -229,8 +228,3 @@ def _without_nan(values: dict[str, object]) -> dict[str, object]:
 
 def _joined(frame: pd.DataFrame) -> npt.NDArray[np.object_]:
     return np.asarray((frame["location_id"] + "|" + frame["sku"]).to_numpy(object))
-
-
-def _names(rows: pa.Table) -> npt.NDArray[np.object_]:
-    joined: Sequence[str] = pc.binary_join_element_wise(rows.column("location_id"), rows.column("sku"), "|").to_pylist()
-    return np.array(joined, object)

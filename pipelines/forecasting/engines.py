@@ -6,9 +6,7 @@ A new model is one file in `pipelines/forecasting/models` with a class under `@r
 
 from __future__ import annotations
 
-import importlib
 import logging
-import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -21,6 +19,7 @@ from pipelines.forecasting.category import CategoryProfiles
 from pipelines.forecasting.pooled.pools import Pools
 from pipelines.forecasting.series import Floats, Integers, SeriesBatch, finite_rows
 from pipelines.operations.settings import ForecastSettings
+from pipelines.plugins import import_all
 
 log = logging.getLogger("stockcast.forecasting")
 
@@ -129,8 +128,7 @@ def registered() -> tuple[str, ...]:
     """Names of all engines."""
     from pipelines.forecasting import models
 
-    for module in pkgutil.iter_modules(models.__path__):
-        importlib.import_module(f"{models.__name__}.{module.name}")
+    import_all(models)
     return tuple(sorted(_REGISTERED))
 
 

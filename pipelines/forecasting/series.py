@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -204,3 +205,9 @@ def _cells(table: pa.Table, start_day: int) -> tuple[Integers, Integers]:
 
 def _values(table: pa.Table, name: str) -> Floats:
     return np.asarray(_flat(table, name)[0].cast(pa.float64()).to_numpy(zero_copy_only=False), float)
+
+
+def series_keys(rows: pa.Table) -> npt.NDArray[np.object_]:
+    """`location_id|sku` of each row."""
+    joined: Sequence[str] = pc.binary_join_element_wise(rows.column("location_id"), rows.column("sku"), "|").to_pylist()
+    return np.array(joined, object)

@@ -8,8 +8,6 @@ expected demand.
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from dataclasses import dataclass
 from functools import cache
 from typing import Protocol, TypeVar
@@ -21,6 +19,7 @@ from pipelines.errors import UsageError
 from pipelines.inventory.economics import DAYS_PER_YEAR, QuantityBreaks, order_quantity_with_breaks, round_up
 from pipelines.inventory.forecast_distribution import FloatArray
 from pipelines.inventory.lead_time_demand import LeadTimeDemand, expected_demand
+from pipelines.plugins import import_all
 
 SERVICE_LEVEL = "service_level"
 ECONOMIC_ORDER_QUANTITY = "economic_order_quantity"
@@ -156,8 +155,7 @@ def register(policy: PolicyType) -> PolicyType:
 def _load_methods() -> None:
     from pipelines.inventory import methods
 
-    for module in pkgutil.iter_modules(methods.__path__):
-        importlib.import_module(f"{methods.__name__}.{module.name}")
+    import_all(methods)
 
 
 def policy_names() -> list[str]:

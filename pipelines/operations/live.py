@@ -37,6 +37,8 @@ log = logging.getLogger("stockcast.live")
 
 OWNERS = ("ingest_events", "restock", "aggregate_totals", "relay_orders")
 RETRY_SECONDS = 5.0
+SHIPMENTS_STOPPED = "following the shipments stopped; trying again"
+WATCH_STOPPED = "watching for anomalies stopped; trying again"
 
 
 def run_live(settings: Settings, *, once: bool = False, stop: threading.Event | None = None) -> None:
@@ -55,8 +57,8 @@ def run_live(settings: Settings, *, once: bool = False, stop: threading.Event | 
             _sending(settings, once=once),
             _alerting(settings, once=once),
             _relaying(settings),
-            _tracking(settings, once=once),
-            _watching(settings, once=once),
+            _following("track-shipments", follow_shipments, SHIPMENTS_STOPPED, settings, once=once),
+            _following("watch-anomalies", watch_anomalies, WATCH_STOPPED, settings, once=once),
             running_engine(settings, Tables(settings)) as engine,
         ):
             ingest = start_ingest(spark, settings, Tables(settings), once=once, then=_deciding(engine))
@@ -134,31 +136,20 @@ def _relaying(settings: Settings) -> Iterator[None]:
     relay_once(settings, Tables(settings))
 
 
+Follow = Callable[[Settings, Tables, threading.Event], object]
+
+
 @contextmanager
-def _tracking(settings: Settings, *, once: bool) -> Iterator[None]:
-    """Shipments are followed in a thread of its own; not where everything ends by itself."""
+def _following(name: str, follow: Follow, failed: str, settings: Settings, *, once: bool) -> Iterator[None]:
+    """Something is followed in a thread of its own; not where everything ends by itself."""
     if once:
         yield
         return
 
     def run(stop: threading.Event) -> None:
-        follow_shipments(settings, Tables(settings), stop)
+        follow(settings, Tables(settings), stop)
 
-    with _kept_running("track-shipments", run, "following the shipments stopped; trying again"):
-        yield
-
-
-@contextmanager
-def _watching(settings: Settings, *, once: bool) -> Iterator[None]:
-    """Anomalies are watched for in a thread of its own; not where everything ends by itself."""
-    if once:
-        yield
-        return
-
-    def run(stop: threading.Event) -> None:
-        watch_anomalies(settings, Tables(settings), stop)
-
-    with _kept_running("watch-anomalies", run, "watching for anomalies stopped; trying again"):
+    with _kept_running(name, run, failed):
         yield
 
 

@@ -3,38 +3,19 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import pytest
 
-from pipelines.contracts import topics
-from pipelines.io import kafka
-from pipelines.operations.cli import main
 from tests.chain import plant_catalog
+from tests.command import runner
 from tests.unit.test_order_api import plant_orders
 
 
 @pytest.fixture
 def stockcast(settings, tables, monkeypatch, capsys):
-    """Runs the command; gives its exit code, what it said, and the events that it sent."""
+    """Runs the command; see `command.runner`."""
     plant_catalog(tables, [("store-0", "item-0")])
-    sent = []
-
-    def send(_, topic, messages):
-        assert topic == topics.ORDER_STATUS
-        sent.extend((key, json.loads(value)) for key, value in messages)
-
-    monkeypatch.setattr(kafka, "send", send)
-
-    def run(*arguments):
-        sent.clear()
-        monkeypatch.setattr(sys, "argv", ["stockcast", "orders", *arguments, "--set", f"home={settings.home}"])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        said = capsys.readouterr()
-        return ended.value.code, said.out + said.err, list(sent)
-
-    return run
+    return runner("orders", settings, monkeypatch, capsys)
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from contextlib import ExitStack
 
 import pytest
 
-from pipelines.contracts import topics
-from pipelines.io import kafka
-from pipelines.operations.cli import main
+from tests.command import runner
 from tests.unit.test_dashboard_reroute import OPTION
 from tests.unit.test_dashboard_reroute import chain as held_up  # noqa: F401
 from tests.unit.test_order_api import ACCESS, APPROVER, READER, Api, audit, key, sent_by
@@ -18,24 +15,8 @@ from tests.unit.test_order_api import ACCESS, APPROVER, READER, Api, audit, key,
 
 @pytest.fixture
 def stockcast(settings, held_up, monkeypatch, capsys):  # noqa: F811
-    """Runs the command; gives its exit code, what it said, and the events that it sent."""
-    sent = []
-
-    def send(_, topic, messages):
-        assert topic == topics.ORDER_STATUS
-        sent.extend((key, json.loads(value)) for key, value in messages)
-
-    monkeypatch.setattr(kafka, "send", send)
-
-    def run(*arguments):
-        sent.clear()
-        monkeypatch.setattr(sys, "argv", ["stockcast", "shipments", *arguments, "--set", f"home={settings.home}"])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        said = capsys.readouterr()
-        return ended.value.code, said.out + said.err, list(sent)
-
-    return run
+    """Runs the command; see `command.runner`."""
+    return runner("shipments", settings, monkeypatch, capsys)
 
 
 def test_shipments_with_other_ways_are_listed_and_shown(stockcast):

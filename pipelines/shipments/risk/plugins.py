@@ -7,8 +7,6 @@ following of a changing rate, intervals, reasons and files are the same for all 
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self, TypeVar
@@ -16,6 +14,7 @@ from typing import Any, Protocol, Self, TypeVar
 import numpy as np
 
 from pipelines.errors import UsageError
+from pipelines.plugins import import_all
 
 
 @dataclass(frozen=True)
@@ -81,8 +80,7 @@ def registered() -> tuple[str, ...]:
     """Names of all models."""
     from pipelines.shipments.risk import models
 
-    for module in pkgutil.iter_modules(models.__path__):
-        importlib.import_module(f"{models.__name__}.{module.name}")
+    import_all(models)
     return tuple(sorted(_REGISTERED))
 
 
