@@ -72,12 +72,16 @@ def start(settings: Settings) -> int:
     Raises:
         BrokerError: the port is taken, Java is missing, or the broker did not come up; says what to do.
     """
-    if (pid := running(settings)) is None:
-        pid = _launch(settings)
+    earlier = running(settings)
+    pid = earlier or _launch(settings)
     deadline = time.monotonic() + settings.broker.start_timeout_seconds
     while not answers(settings):
         time.sleep(0.1)
-        if running(settings) is None or time.monotonic() > deadline:
+        alive = running(settings) is not None
+        if not alive and pid == earlier:
+            # It was found dying: killed a moment ago, or on its way out by itself.
+            pid = _launch(settings)
+        elif not alive or time.monotonic() > deadline:
             tail = (_folder(settings) / "broker.log").read_text(errors="replace")[-2000:]
             raise BrokerError(f"the broker did not come up; the end of its log:\n{tail}")
     kafka.ensure_topics(settings)
