@@ -21,7 +21,7 @@ from pipelines.inventory.forecast_distribution import FloatArray
 from pipelines.inventory.lead_time_demand import LeadTimeDemand
 from pipelines.inventory.live_stock import Key
 from pipelines.inventory.shared_limits import matrix_of
-from pipelines.inventory.stock_health import DEAD_STOCK, OVERSTOCK, RiskLimits, find_excess, severity_of
+from pipelines.inventory.stock_health import DEAD_STOCK, OVERSTOCK, RiskLimits, find_excess
 from pipelines.inventory.stockout import demand_between, expected_lost_units, stockout_probability
 from pipelines.io.delta import Tables
 from pipelines.operations.settings import PlanningSettings
@@ -51,9 +51,8 @@ class Known:
     idle_days: Mapping[Key, float]
 
 
-def judge_stock(policies: pa.Table, known: Known, planning: PlanningSettings) -> list[Row]:
+def judge_stock(policies: pa.Table, known: Known, planning: PlanningSettings, limits: RiskLimits) -> list[Row]:
     """Rows of `gold/stock_health` but for when they began, for all series of the policies with a position."""
-    limits = RiskLimits(*planning.money_at_risk)
     out: list[Row] = []
     for start in range(0, policies.num_rows, _CHUNK):
         part = policies.slice(start, _CHUNK)
@@ -72,7 +71,6 @@ def _excess(part: pa.Table, keys: list[Key], known: Known, planning: PlanningSet
     on_hand = np.array([known.on_hand[key] for key in keys], np.float64)
     idle = np.array([known.idle_days.get(key, 0.0) for key in keys])
     found = find_excess(on_hand, demand, idle, _floats(part, "unit_cost"), planning.dead_after_days)
-    severity = severity_of(np.nan_to_num(found.value), limits)
     rows = []
     for place in np.flatnonzero(found.kind != ""):
         kind, units = str(found.kind[place]), float(found.units[place])
@@ -86,7 +84,7 @@ def _excess(part: pa.Table, keys: list[Key], known: Known, planning: PlanningSet
         rows.append(
             _row(part, int(place), keys[place], kind, known)
             | {
-                "severity": str(severity[place]),
+                "severity": limits.severity(float(np.nan_to_num(found.value[place]))),
                 "cover_days": cover if np.isfinite(cover) else None,
                 "units": units,
                 "value": _or_none(float(found.value[place])),
@@ -110,11 +108,10 @@ def _risk(part: pa.Table, keys: list[Key], known: Known, limits: RiskLimits) -> 
             continue
         lost = expected_lost_units(there, mean, std)
         value = lost * float(margin[place])
-        severity = severity_of(np.array([np.nan_to_num(value)]), limits)[0]
         rows.append(
             _row(part, place, key, STOCKOUT_RISK, known)
             | {
-                "severity": str(severity),
+                "severity": limits.severity(float(np.nan_to_num(value))),
                 "units": lost,
                 "value": _or_none(value),
                 "probability": probability,
@@ -140,12 +137,14 @@ def update_health(found: list[Row], before: list[Row], as_of: date) -> list[Row]
     return [{**row, "opened_on": opened.get(_name(row), as_of), "closed_on": None} for row in found] + gone
 
 
-def report_health(tables: Tables, planning: PlanningSettings, version: str, as_of: date) -> list[Row]:
+def report_health(
+    tables: Tables, planning: PlanningSettings, limits: RiskLimits, version: str, as_of: date
+) -> list[Row]:
     """Judge the stock by the policies of a version and enter it in `gold/stock_health`; its rows."""
     columns = ("location_id", "sku", "cumulative_mean", "cumulative_std", "unit_cost", "unit_price",
                "lead_time_days", "correlation", "policy_version")  # fmt: skip
     policies = tables.read(INVENTORY_POLICIES, columns, pc.field("policy_version") == version)
-    found = judge_stock(policies, _known(tables, as_of, planning.dead_after_days), planning)
+    found = judge_stock(policies, _known(tables, as_of, planning.dead_after_days), planning, limits)
     rows = update_health(found, tables.read(STOCK_HEALTH).to_pylist(), as_of)
     tables.overwrite(STOCK_HEALTH, pa.Table.from_pylist(rows, schema=STOCK_HEALTH.schema))
     return rows

@@ -54,6 +54,7 @@ from pipelines.inventory.series_planning import (
     plan_series,
     with_terms,
 )
+from pipelines.inventory.stock_health import RiskLimits
 from pipelines.inventory.warehouse_demand import with_warehouses
 from pipelines.io.delta import Tables, spark_schema
 from pipelines.io.ownership import ownership
@@ -169,7 +170,8 @@ def plan(
         failpoint("plan.before_switch")
         publish(tables, Published(POLICIES, made.policy_version, forecast.as_of, None, now))
         _delete_old_versions(tables, settings.planning.versions_kept, made.policy_version)
-        health = report_health(tables, settings.planning, made.policy_version, forecast.as_of)
+        limits = RiskLimits(*settings.restock.money_at_risk)
+        health = report_health(tables, settings.planning, limits, made.policy_version, forecast.as_of)
     report = _report(made, written, forecast_keys, terms.select(SERIES), health)
     log.info("%s", report)
     return report
@@ -192,9 +194,7 @@ def policy_version(
     Args:
         shared: digest of what is planned over all series together; it decides too.
     """
-    decisive = planning.model_dump(
-        mode="json", exclude={"versions_kept", "driver_series", "dead_after_days", "money_at_risk"}
-    )
+    decisive = planning.model_dump(mode="json", exclude={"versions_kept", "driver_series", "dead_after_days"})
     sink = pa.BufferOutputStream()
     readable = terms
     for name in (LEAD_TIME_POINTS, ORDER_WINDOWS):

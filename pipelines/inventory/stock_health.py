@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +20,7 @@ OVERSTOCK_PROBABILITY = 0.95
 DEAD_AFTER_DAYS = 90
 NEVER = np.inf
 
-LOW, MEDIUM, HIGH, CRITICAL = "low", "medium", "high", "critical"
+SEVERITIES = ("low", "medium", "high", "critical")
 
 TextArray = npt.NDArray[np.str_]
 
@@ -96,11 +97,6 @@ class RiskLimits:
                 f"limits of money at risk are {self.medium:g}, {self.high:g}, {self.critical:g}; expected ascending"
             )
 
-
-def severity_of(lost_margin: FloatArray, limits: RiskLimits) -> TextArray:
-    """How bad each expected loss is, shape (n,): `low`, `medium`, `high` or `critical`."""
-    return np.select(
-        [lost_margin >= limits.critical, lost_margin >= limits.high, lost_margin >= limits.medium],
-        [CRITICAL, HIGH, MEDIUM],
-        LOW,
-    )
+    def severity(self, money: float) -> str:
+        """How bad an expected loss is: one of `SEVERITIES`."""
+        return SEVERITIES[bisect_right((self.medium, self.high, self.critical), money)]

@@ -24,6 +24,7 @@ from pipelines.contracts.tables import INGEST_BATCHES, ORDER_OUTBOX, QUARANTINE
 from pipelines.errors import StockcastError, UsageError
 from pipelines.ingestion.catalog import load_catalog
 from pipelines.ingestion.stream import start_ingest
+from pipelines.inventory.stock_health import SEVERITIES
 from pipelines.io import kafka
 from pipelines.io.delta import Tables
 from pipelines.io.ownership import ownership
@@ -42,7 +43,6 @@ MARKER = "demo"
 LIVE_RATE = 150.0
 SETTLE_SECONDS = 120.0
 SHOWN_ORDERS = 3
-SEVERITIES = ("critical", "high", "low")
 
 
 @dataclass(frozen=True)
@@ -278,7 +278,7 @@ def _summary(
             "policies",
             f"{nightly.planning.policies}, reorder point covers {nightly.planning.median_cover_days:.1f} days",
         ),
-        ("flags", f"{len(found.flags)}: " + ", ".join(f"{severities[name]} {name}" for name in SEVERITIES)),
+        ("flags", f"{len(found.flags)}: " + ", ".join(f"{severities[name]} {name}" for name in reversed(SEVERITIES))),
         ("orders", f"{len(found.orders)} on {topics.RESTOCK_ORDERS}, each exactly once"),
     ]
     for name, text in lines:

@@ -17,12 +17,19 @@ from pipelines.ingestion.times import format_time, parse_time
 from pipelines.inventory.explanation import explain_order, explain_transfer
 from pipelines.inventory.policies import NO_DEMAND
 from pipelines.inventory.quantity import MAXIMUM_ORDER, Limit, order_quantity
-from pipelines.inventory.stockout import demand_between, projected_stockout_days, stockout_probability
+from pipelines.inventory.stock_health import SEVERITIES, RiskLimits
+from pipelines.inventory.stockout import (
+    demand_between,
+    expected_lost_units,
+    projected_stockout_days,
+    stockout_probability,
+)
 from pipelines.operations.settings import RestockSettings
 from pipelines.restocking.live_policy import DAY, HOUR, OFFER_DAYS, LivePolicy
 from pipelines.restocking.positions import OpenOrder, Position
 
-SEVERITIES = (None, "low", "high", "critical")
+CHANCES = (None, "low", "high", "critical")
+GRAVITY = (None, *SEVERITIES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,15 +150,25 @@ def _enter(position: Position, policy: LivePolicy, trigger: Trigger, now: int, a
 def decide_flag(
     position: Position, policy: LivePolicy, trigger: Trigger, now: int, settings: RestockSettings
 ) -> Record | None:
-    """The flag to raise when the risk of running out before the next possible receipt has risen a class."""
+    """The flag to raise when the chance of running out before the next possible receipt, or the money that this would
+    lose, has risen a class.
+
+    Its severity is by the margin expected to be lost; by the chance where the product's cost or price is unknown.
+    """
     receipt = next_receipt(position, policy, now)
     start, end = (now - policy.in_force_from) / DAY, (receipt - policy.in_force_from) / DAY
     mean, deviation = demand_between(policy.cumulative_mean, policy.cumulative_std, start, end, policy.correlation)
     out_of_stock = position.on_hand <= 0 and mean > 0
     probability = 1.0 if out_of_stock else stockout_probability(position.on_hand, mean, deviation)
-    severity = severity_of(probability, settings)
-    risen = SEVERITIES.index(severity) > SEVERITIES.index(position.flag_severity)
-    position.flag_severity = severity
+    chance = chance_of(probability, settings)
+    lost = None if chance is None else expected_lost_units(max(position.on_hand, 0), mean, deviation)
+    margin = None if lost is None or policy.margin is None else lost * policy.margin
+    severity = chance if margin is None else RiskLimits(*settings.money_at_risk).severity(margin)
+    risen = GRAVITY.index(severity) > GRAVITY.index(position.flag_severity) or (
+        CHANCES.index(chance) > CHANCES.index(position.flag_chance)
+    )
+    position.flag_severity, position.flag_chance = severity, chance
+    position.lost_units, position.lost_margin = lost, margin
     if not risen:
         return None
     days = projected_stockout_days(max(position.on_hand, 0), policy.cumulative_mean, start)
@@ -184,7 +201,7 @@ def next_receipt(position: Position, policy: LivePolicy, now: int) -> int:
     return min((*due, possible))
 
 
-def severity_of(probability: float, settings: RestockSettings) -> str | None:
+def chance_of(probability: float, settings: RestockSettings) -> str | None:
     """The class of a stockout probability; None below the threshold of a flag."""
     if probability >= settings.critical_probability:
         return "critical"

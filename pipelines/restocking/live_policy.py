@@ -56,12 +56,20 @@ class LivePolicy:
     cumulative_mean: Sequence[float]
     cumulative_std: Sequence[float]
     unit_cost: float | None = None
+    unit_price: float | None = None
     correlation: float = LEVEL_CORRELATION
     maximum_order: int = 0
     allowance: int | None = None
     allowance_reason: str = ""
     transfer: TransferOffer | None = None
     order_windows: Sequence[int] = ()
+
+    @property
+    def margin(self) -> float | None:
+        """What a lost unit costs: price less cost, at least nothing; None where either is unknown."""
+        if self.unit_price is None or self.unit_cost is None:
+            return None
+        return max(self.unit_price - self.unit_cost, 0.0)
 
     def taken_at(self, now: int) -> int:
         """When the supplier takes an order placed now: at once, or as its next order day begins. Microseconds."""

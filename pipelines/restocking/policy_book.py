@@ -94,6 +94,7 @@ def _unpack(row: dict[str, Any]) -> LivePolicy:
         cumulative_mean=row["cumulative_mean"],
         cumulative_std=row["cumulative_std"],
         unit_cost=row["unit_cost"],
+        unit_price=row["unit_price"],
         # Versions from before it was recorded were decided with the one presumed.
         correlation=LEVEL_CORRELATION if row["correlation"] is None else row["correlation"],
         maximum_order=row["maximum_order"] or 0,

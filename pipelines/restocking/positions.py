@@ -68,6 +68,8 @@ class Position:
     """Live state of a series.
 
     `complete_since`: all changes after this time are in `recent` or `fresh`; older ones only in the ledger.
+    `flag_severity`, `flag_chance`: how bad running out before the next possible receipt would be, and how likely it is;
+    `lost_units`, `lost_margin`: what is expected to be lost by it; None below the threshold of a flag.
     `fresh` holds the changes of the step under way, `recent` those before it. `offer_taken` is the last offer of a
     transfer that was used. `bought` are units by order that count against the cap of `bought_day` (days since 1970).
     """
@@ -81,6 +83,9 @@ class Position:
     clock: int = NEVER
     open_orders: dict[str, OpenOrder] = field(default_factory=dict)
     flag_severity: str | None = None
+    flag_chance: str | None = None
+    lost_units: float | None = None
+    lost_margin: float | None = None
     hold_until: int = NEVER
     offer_taken: str = ""
     bought_day: int = 0

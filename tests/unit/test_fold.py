@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import nbinom
 
 from pipelines.contracts.tables import INVENTORY_POLICIES, ORDER_STATUS, STOCK_MOVEMENTS
+from pipelines.inventory.scenarios import LEVEL_CORRELATION
 from pipelines.operations.settings import RestockSettings
 from pipelines.restocking.decisions import encode_flag, encode_order
 from pipelines.restocking.fold import Fold
@@ -213,6 +214,47 @@ def test_a_flags_chance_is_that_of_the_correlation_which_the_plan_was_made_with(
     mean, variance = 8, 12
     chance = nbinom.sf(10, mean**2 / (variance - mean), mean / variance)
     assert flag["stockout_probability"] == pytest.approx(chance, abs=2e-4)
+
+
+def priced(**prices):
+    rows = [policy(sku, unit_cost=2.0, unit_price=price, reorder_point=0) for sku, price in prices.items()]
+    return PolicyBook("p-1", pa.Table.from_pylist(rows, schema=INVENTORY_POLICIES.schema))
+
+
+def test_a_flags_severity_is_the_margin_expected_to_be_lost():
+    # given three products that sell alike, with margins of 1, 10 and 100, a shelf with 5 units and demand of 8 to come
+    fold = fold_of(priced(a=3.0, b=12.0, c=102.0), money_at_risk=(10, 50, 250))
+    outcome = run(fold, ledger(("a", "count", 5), ("b", "count", 5), ("c", "count", 5)))
+    # then the flags are equally likely (an hour apart), and as grave as the loss, which can be redone by hand
+    assert [flag["stockout_probability"] for flag in outcome.flags] == pytest.approx([0.81] * 3, abs=0.002)
+    assert [flag["severity"] for flag in outcome.flags] == ["low", "medium", "critical"]
+    units, mean = np.arange(6, 400), 8  # two days of mean 4 and deviation 2, correlated as the plan presumes
+    variance = (1 - LEVEL_CORRELATION) * 8 + LEVEL_CORRELATION * 16
+    lost = ((units - 5) * nbinom.pmf(units, mean**2 / (variance - mean), mean / variance)).sum()
+    positions = [fold.positions["s-1", sku] for sku in "abc"]
+    assert [position.lost_units for position in positions] == pytest.approx([lost] * 3, rel=0.01)
+    assert [position.lost_margin / position.lost_units for position in positions] == pytest.approx([1, 10, 100])
+
+
+def test_a_flag_is_raised_again_when_the_money_has_risen_a_class_though_the_chance_has_not():
+    # given a product that runs out almost certainly, then one unit after the other is sold
+    fold = fold_of(priced(a=12.0), money_at_risk=(10, 50, 250))
+    rows = [("a", "count", 5), ("a", "sale", 1), ("a", "sale", 1), ("a", "sale", 1), ("a", "sale", 1)]
+    flags = run(fold, ledger(*rows)).flags
+    # then it is flagged once more, when the loss reaches the next class
+    assert [flag["severity"] for flag in flags] == ["medium", "high"]
+    assert all(flag["stockout_probability"] > 0.8 for flag in flags)
+    # and after a recovery and another fall anew
+    again = run(fold, ledger(("a", "count", 90), ("a", "sale", 85), first=6)).flags
+    assert [flag["severity"] for flag in again] == ["medium"]
+
+
+def test_without_a_price_the_severity_is_that_of_the_chance():
+    fold = fold_of()
+    (flag,) = run(fold, ledger(("a", "count", 0))).flags
+    assert flag["severity"] == "critical"
+    assert fold.positions["s-1", "a"].lost_margin is None
+    assert fold.positions["s-1", "a"].lost_units > 0
 
 
 row = st.tuples(

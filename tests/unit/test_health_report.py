@@ -9,10 +9,12 @@ import pytest
 
 from pipelines.contracts.tables import DAILY_DEMAND, INVENTORY_POLICIES, INVENTORY_POSITIONS, STOCK_HEALTH
 from pipelines.inventory.health_report import Known, health_alerts, judge_stock, report_health, update_health
+from pipelines.inventory.stock_health import RiskLimits
 from pipelines.operations.settings import PlanningSettings
 from tests.unit.test_shared_limits import policy
 
 AS_OF = date(2026, 3, 1)
+LIMITS = RiskLimits(10, 100, 1000)
 NOW = datetime(2026, 3, 2, 3, tzinfo=UTC)
 
 
@@ -24,7 +26,7 @@ def judged(levels, due=None, idle=None, **changes):
         {(location, "a"): days for location, days in (due or {}).items()},
         {(location, "a"): days for location, days in (idle or {}).items()},
     )
-    found = judge_stock(pa.Table.from_pylist(rows, schema=INVENTORY_POLICIES.schema), known, PlanningSettings())
+    found = judge_stock(pa.Table.from_pylist(rows, schema=INVENTORY_POLICIES.schema), known, PlanningSettings(), LIMITS)
     return {(row["location_id"], row["kind"]): row for row in found}
 
 
@@ -92,9 +94,9 @@ def test_the_table_is_made_from_the_home_and_closes_by_itself(tables):
         tables.overwrite(INVENTORY_POSITIONS, pa.Table.from_pylist(rows, schema=INVENTORY_POSITIONS.schema))
 
     stand(s1=280, s2=30)
-    report_health(tables, PlanningSettings(), "p-2", AS_OF)
+    report_health(tables, PlanningSettings(), LIMITS, "p-2", AS_OF)
     stand(s1=40, s2=30)
-    report_health(tables, PlanningSettings(), "p-2", AS_OF + timedelta(days=1))
+    report_health(tables, PlanningSettings(), LIMITS, "p-2", AS_OF + timedelta(days=1))
     # then both were found, and the first is closed once it is gone
     rows = {(one["location_id"], one["kind"]): one for one in tables.read(STOCK_HEALTH).to_pylist()}
     assert rows["s-1", "overstock"]["closed_on"] == AS_OF + timedelta(days=1)

@@ -11,7 +11,7 @@ from scipy import stats
 
 from pipelines.errors import UsageError
 from pipelines.inventory.lead_time_demand import DailyForecasts, Protection, lead_time_demand
-from pipelines.inventory.stock_health import RiskLimits, cover_days, find_excess, severity_of
+from pipelines.inventory.stock_health import RiskLimits, cover_days, find_excess
 from pipelines.inventory.stockout import expected_lost_units, stockout_probability
 
 
@@ -75,7 +75,7 @@ def test_cover_follows_the_days_expected_demand():
 def test_severity_is_by_money():
     limits = RiskLimits(10, 100, 1000)
 
-    assert severity_of(np.array([0.0, 10, 99, 100, 5000]), limits).tolist() == [
+    assert [limits.severity(money) for money in (0.0, 10, 99, 100, 5000)] == [
         "low", "medium", "medium", "high", "critical",
     ]  # fmt: skip
     with pytest.raises(UsageError, match="expected ascending"):

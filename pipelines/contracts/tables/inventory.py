@@ -85,11 +85,17 @@ INVENTORY_POSITIONS = Table(
         offer_taken=pa.string(),
         bought_day=pa.int64(),
         bought=BOUGHT,
+        flag_chance=pa.string(),
+        lost_units=pa.float64(),
+        lost_margin=pa.float64(),
     ),
     RESTOCK,
 )
 """Also the restock stage's own state: a row set complete up to the ledger's `sequence`. `offer_taken`: the last offer
-of a transfer that was used; `bought`: units by order that count against a cap on `bought_day` (days since 1970)."""
+of a transfer that was used; `bought`: units by order that count against a cap on `bought_day` (days since 1970);
+`flag_severity`, `flag_chance`: how bad running out before the next possible receipt would be, and how likely;
+`lost_units`, `lost_margin`: what is expected to be lost by it (null below the threshold of a flag, the margin also
+where cost or price is unknown)."""
 
 STOCK_HEALTH = Table(
     "gold/stock_health",

@@ -145,9 +145,6 @@ class PlanningSettings(_Section):
     substitution_share: float = Field(
         0.0, ge=0, le=1, description="customers who take another product of the group when theirs is missing"
     )
-    money_at_risk: tuple[float, float, float] = Field(
-        (10.0, 100.0, 1000.0), description="expected lost margin from which on a risk is medium, high, critical"
-    )
     dead_after_days: float = Field(90.0, gt=0, description="stock of which nothing sold for so long is dead")
 
 
@@ -157,6 +154,10 @@ class RestockSettings(_Section):
     flag_probability: float = Field(0.2, gt=0, lt=1, description="flag above this chance of running out")
     high_probability: float = Field(0.5, gt=0, lt=1)
     critical_probability: float = Field(0.8, gt=0, lt=1)
+    money_at_risk: tuple[float, float, float] = Field(
+        (10.0, 50.0, 250.0),
+        description="margin expected to be lost by a series from which on its risk is medium, high, critical",
+    )
     hold_hours_after_rejection: float = Field(24.0, ge=0, description="no new order for the series meanwhile")
     receipt_grace_hours: float = Field(
         24.0, ge=0, description="an order reported as received counts as on order until its receipt, at most so long"

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.contracts.tables import INVENTORY_POSITIONS, LOCATIONS, PRODUCTS, SERIES_STATUS
+from pipelines.inventory.stock_health import SEVERITIES
 from pipelines.io import published
 from pipelines.io.delta import Tables
 
@@ -22,7 +23,6 @@ ORDERS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "stock": (("on_hand", "ascending"), ("location_id", "ascending"), ("sku", "ascending")),
     "name": (("name", "ascending"), ("location_id", "ascending"), ("sku", "ascending")),
 }
-_SEVERITIES = ("low", "high", "critical")
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def _joined(positions: pa.Table, status: pa.Table, products: pa.Table) -> pa.Tab
     rows = positions.join(status, KEYS, join_type="full outer").join(products, ["sku"], join_type="left outer")
     names = pc.coalesce(rows.column("name"), rows.column("sku"))
     categories = pc.fill_null(rows.column("category"), "")
-    severity = pc.fill_null(pc.index_in(rows.column("flag_severity"), pa.array(_SEVERITIES)), -1)
+    severity = pc.fill_null(pc.index_in(rows.column("flag_severity"), pa.array(SEVERITIES)), -1)
     text = pc.utf8_lower(
         pc.binary_join_element_wise(rows.column("location_id"), rows.column("sku"), names, categories, " ")
     )

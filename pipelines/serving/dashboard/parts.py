@@ -17,6 +17,7 @@ GOOD, WARN, BAD, INFO = "var(--good-fill)", "var(--warn-fill)", "var(--bad-fill)
 SEVERITY = {
     "critical": (BAD, "◆"),
     "high": (WARN, "▲"),
+    "medium": (INFO, "■"),
     "low": (INFO, "●"),
     "info": ("var(--soft)", "○"),
     "good": (GOOD, "✓"),

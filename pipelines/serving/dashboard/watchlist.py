@@ -6,7 +6,6 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.contracts.tables import INVENTORY_POSITIONS
@@ -16,7 +15,9 @@ from pipelines.serving.dashboard.risk import Risk, risk_of
 from pipelines.serving.dashboard.stock import PolicyShelf, SeriesKey, chain_time, positions_of
 
 CONSIDERED = 400
-"""Series with the gravest flags whose risk is computed."""
+"""Series with the most margin at risk whose risk is computed."""
+
+_FLAG = ("location_id", "sku", "flag_severity", "flag_chance", "lost_margin")
 
 
 @dataclass(frozen=True)
@@ -46,26 +47,25 @@ class Watchlist:
         self._moved = Moved(tables, INVENTORY_POSITIONS)
         self.flags: dict[str, int] = {}
         self.series = 0
-        self._flagged = pa.table({"location_id": [], "sku": [], "flag_severity": []})
+        self._likely: list[SeriesKey] = []
 
     def poll(self) -> bool:
         """Whether positions were saved since."""
         if not self._moved.look():
             return False
-        rows = self._tables.read(INVENTORY_POSITIONS, ("location_id", "sku", "flag_severity"))
+        rows = self._tables.read(INVENTORY_POSITIONS, _FLAG)
         self.series = rows.num_rows
-        self._flagged = rows.filter(rows.column("flag_severity").is_valid())
-        counts = pc.value_counts(self._flagged.column("flag_severity")).to_pylist()
+        flagged = rows.filter(rows.column("flag_severity").is_valid())
+        counts = pc.value_counts(flagged.column("flag_severity")).to_pylist()
         self.flags = {item["values"]: item["counts"] for item in counts}
+        likely = flagged.filter(pc.not_equal(pc.fill_null(flagged.column("flag_chance"), "high"), "low"))
+        likely = likely.sort_by([("lost_margin", "descending"), *((key, "ascending") for key in _FLAG[:2])])
+        self._likely = list(zip(*(likely.column(key).to_pylist() for key in _FLAG[:2]), strict=True))
         return True
 
     def ranked(self, now: datetime, limit: int, without: Collection[SeriesKey]) -> list[WatchedSeries]:
         """The flagged series with the most money at risk, without those that wait for a decision."""
-        keys: list[SeriesKey] = []
-        for severity in ("critical", "high"):
-            rows = self._flagged.filter(pc.equal(self._flagged.column("flag_severity"), severity))
-            keys += zip(rows.column("location_id").to_pylist(), rows.column("sku").to_pylist(), strict=True)
-        keys = [key for key in keys[:CONSIDERED] if key not in without]
+        keys = [key for key in self._likely[:CONSIDERED] if key not in without]
         positions, policies = positions_of(self._tables, keys), self._shelf.of(keys)
         clock = chain_time(self._tables, now)
         found = []
