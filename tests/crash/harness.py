@@ -164,7 +164,7 @@ class CrashTest:
                 time.sleep(self._chance.uniform(0.2, 3))
             return
         self.processes.arm(role, step.point, step.passes)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + self.patience
         while self.processes.armed(role) and time.monotonic() < deadline:
             self._feed(self.events, wait=False)
             self._clerk.work()
@@ -214,7 +214,7 @@ class CrashTest:
         """Stop the relay inside a transaction, let a second take over, and let the first go on."""
         role = "live" if "live" in self.roles else "relay"
         self.processes.arm(role, "relay.inside_transaction", number=signal.SIGSTOP)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + self.patience
         while self.processes.armed(role) and time.monotonic() < deadline:
             self._feed(self.events, wait=False)
             self._wait_for_death(role, 6)
