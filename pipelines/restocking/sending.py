@@ -34,6 +34,7 @@ from pipelines.io.delta import Tables
 from pipelines.operations.failpoints import failpoint
 from pipelines.operations.maintenance import TableKeeper
 from pipelines.operations.settings import Settings
+from pipelines.restocking.consumed import Place, Places
 from pipelines.restocking.orders import ACKNOWLEDGED, CANCELLED, REJECTED, SENT
 from pipelines.restocking.supplier import (
     INTERNAL,
@@ -55,10 +56,6 @@ WINDOW = 1_000
 
 Row = dict[str, Any]
 Publish = Callable[[str, Iterable[tuple[str, bytes]]], None]
-
-
-Place = tuple[int, int]
-"""Partition and offset."""
 
 NEW_PARTITIONS_SECONDS = 10.0
 SAVING_SECONDS = 30.0
@@ -93,7 +90,7 @@ class OrderSender:
         self._loop = asyncio.new_event_loop()
         self._api = SupplierApi(settings.supplier_api, clock, self._delayed, patient=not once)
         self._underway: dict[str, _Underway] = {}
-        self._places = _Places()
+        self._places = Places()
         self._at_end: set[int] = set()
         self._given_up: list[str] = []
         kafka.prepare(settings, read=(topics.RESTOCK_ORDERS,), write=(topics.ORDER_STATUS, topics.ALERTS))
@@ -353,36 +350,6 @@ class OrderSender:
         where = pc.field("order_id").isin(order_ids) & pc.field("status").isin([REJECTED, CANCELLED])
         rows = self._tables.read(ORDER_STATUS, ("order_id", "status"), where).to_pylist()
         return {row["order_id"]: row["status"] for row in rows}
-
-
-class _Places:
-    """Places in the partitions that orders are under way from, and how far each partition is done."""
-
-    def __init__(self) -> None:
-        self._open: dict[int, set[int]] = {}
-        self._next: dict[int, int] = {}
-        self._saved: dict[int, int] = {}
-
-    def begin(self, place: Place) -> None:
-        """An order was read here."""
-        partition, offset = place
-        self._open.setdefault(partition, set()).add(offset)
-        self._next[partition] = max(offset + 1, self._next.get(partition, 0))
-
-    def end(self, place: Place) -> None:
-        """It is done."""
-        self._open[place[0]].discard(place[1])
-
-    def moved(self) -> list[Place]:
-        """(partition, next place) where everything before the place is done, if it was not so before."""
-        done = self.done()
-        moved = [place for place in done if self._saved.get(place[0]) != place[1]]
-        self._saved = dict(done)
-        return moved
-
-    def done(self) -> list[Place]:
-        """(partition, next place) where everything before the place is done."""
-        return [(partition, min(self._open[partition], default=end)) for partition, end in self._next.items()]
 
 
 def _source_of(payload: bytes) -> str | None:
