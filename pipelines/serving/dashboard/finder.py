@@ -18,7 +18,12 @@ from pipelines.io.delta import Tables
 PAGE = 25
 KEYS = ["location_id", "sku"]
 ORDERS: Mapping[str, tuple[tuple[str, str], ...]] = {
-    "risk": (("severity", "descending"), ("location_id", "ascending"), ("sku", "ascending")),
+    "risk": (
+        ("severity", "descending"),
+        ("lost_margin", "descending"),
+        ("location_id", "ascending"),
+        ("sku", "ascending"),
+    ),
     "error": (("WAPE", "descending"), ("location_id", "ascending"), ("sku", "ascending")),
     "stock": (("on_hand", "ascending"), ("location_id", "ascending"), ("sku", "ascending")),
     "name": (("name", "ascending"), ("location_id", "ascending"), ("sku", "ascending")),
@@ -73,7 +78,9 @@ class SeriesFinder:
         )
         if versions == self._versions:
             return
-        positions = self._tables.read(INVENTORY_POSITIONS, (*KEYS, "on_hand", "on_order", "flag_severity"))
+        positions = self._tables.read(
+            INVENTORY_POSITIONS, (*KEYS, "on_hand", "on_order", "flag_severity", "lost_margin")
+        )
         where = pc.field("forecast_version") == (forecast or "")
         status = self._tables.read(SERIES_STATUS, (*KEYS, "status", "model", "WAPE"), where)
         products = self._tables.read(PRODUCTS, ("sku", "name", "category"))
@@ -102,9 +109,10 @@ def _joined(positions: pa.Table, status: pa.Table, products: pa.Table) -> pa.Tab
 
 def _empty() -> pa.Table:
     none = pa.table({name: pa.array([], pa.string()) for name in (*KEYS, "flag_severity")})
-    positions = none.append_column("on_hand", pa.array([], pa.int64())).append_column(
-        "on_order", pa.array([], pa.int64())
-    )
+    numbers = {"on_hand": pa.int64(), "on_order": pa.int64(), "lost_margin": pa.float64()}
+    positions = none
+    for column, type_ in numbers.items():
+        positions = positions.append_column(column, pa.array([], type_))
     status = pa.table({name: pa.array([], pa.string()) for name in (*KEYS, "status", "model")})
     status = status.append_column("WAPE", pa.array([], pa.float64()))
     return _joined(

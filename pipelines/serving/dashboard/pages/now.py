@@ -116,7 +116,7 @@ def _watched(page: Page) -> None:
         lines = parts.Lines[WatchedSeries](
             lambda row: (row.location_id, row.sku),
             lambda row: _watched_line(page, row),
-            lambda: parts.empty("No series is in danger", "Flags of high and critical risk show here."),
+            lambda: parts.empty("No series is in danger", "Series that run out more likely than not show here."),
         )
 
     page.on(WATCH, lambda: lines.show(page.dashboard.store.watched))

@@ -122,6 +122,8 @@ def _row(row: dict[str, Any]) -> list[Any]:
     def flag() -> None:
         if row["flag_severity"]:
             parts.severity(row["flag_severity"])
+        if row["lost_margin"]:
+            parts.text(f"{parts.money(row['lost_margin'])} to lose", "soft small num")
 
     model = row["model"] or "–"
     if row["status"] and row["status"] != "ok":
