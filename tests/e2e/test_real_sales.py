@@ -102,4 +102,9 @@ def test_real_sales_end_in_flags_and_orders(spark, chain, shared_data, tmp_path)
     assert {(order["location_id"], order["sku"]) for order in orders} == {(s, i) for s in STORES for i in ITEMS}
     assert all(order["quantity"] % 6 == 0 and order["created_at"] > "2016" for order in orders)
     assert {flag["forecast_version"] for flag in flags} == {night.training.version}
-    assert any(flag["severity"] == "critical" for flag in flags)
+    # where the shelf is empty, all demand until the next receipt is lost, a margin of 1.00 with each unit
+    empty = [flag for flag in flags if flag["on_hand"] <= 0]
+    assert len(empty) > 10
+    for flag in empty:
+        classes = [flag["expected_demand"] >= limit for limit in (10, 50, 250)]
+        assert flag["severity"] == ("low", "medium", "high", "critical")[sum(classes)]
