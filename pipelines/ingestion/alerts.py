@@ -44,6 +44,7 @@ class IngestAlerts:
         self._span = timedelta(minutes=settings.alert_window_minutes)
         self._watch = BadShareWatch(settings.alert_bad_share, self._span)
         self._lock = threading.Lock()
+        self._newest: datetime | None = None
 
     def resume(self) -> None:
         """Go on after a restart: tell again what was entered last, and what the last batch has left untold."""
@@ -51,6 +52,8 @@ class IngestAlerts:
             self._tables.ensure(INGEST_ALERTS, INGEST_BATCHES, QUARANTINE)
             last = self._tables.largest(INGEST_ALERTS, "raised_at")
             if last is not None:
+                # Statistics of times are cut to whole milliseconds.
+                self._newest = _utc(self._tables.largest(INGEST_ALERTS, "event_time")) + timedelta(milliseconds=1)
                 rows = self._tables.read(INGEST_ALERTS, where=pc.field("raised_at") >= pa.scalar(_utc(last), TIME))
                 self._send([_alert(row) for row in rows.to_pylist()])
             self._watch = BadShareWatch(self._settings.alert_bad_share, self._span, self._open_episodes().items())
@@ -96,16 +99,25 @@ class IngestAlerts:
     def _tell(self, alerts: Sequence[Alert]) -> None:
         if not alerts:
             return
-        ids = [alert.alert_id for alert in alerts]
-        where = pc.field("alert_id").isin(ids)
-        known = set(self._tables.read(INGEST_ALERTS, ("alert_id",), where).column("alert_id").to_pylist())
+        known = self._entered(alerts)
         new = [alert for alert in alerts if alert.alert_id not in known]
         if not new:
             return
         for alert in new:
             log.warning("%s", alert.message)
         self._tables.append(INGEST_ALERTS, pa.Table.from_pylist([_row(alert) for alert in new], INGEST_ALERTS.schema))
+        times = [alert.event_time for alert in new]
+        self._newest = max(times if self._newest is None else [self._newest, *times])
         self._send(new)
+
+    def _entered(self, alerts: Sequence[Alert]) -> set[str]:
+        """Which of them are in the table. One of a later time than all that are there is not, so it is not looked for:
+        a look costs as much as the table has files."""
+        perhaps = [alert.alert_id for alert in alerts if self._newest is None or alert.event_time <= self._newest]
+        if not perhaps:
+            return set()
+        where = pc.field("alert_id").isin(perhaps)
+        return set(self._tables.read(INGEST_ALERTS, ("alert_id",), where).column("alert_id").to_pylist())
 
     def _open_episodes(self) -> dict[str, datetime]:
         rows = self._tables.read(INGEST_ALERTS, where=pc.field("kind").isin([BAD_SHARE, BAD_SHARE_OVER]))

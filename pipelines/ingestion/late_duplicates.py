@@ -4,7 +4,8 @@ The live stream remembers event ids for `ingest.deduplication_days`. A repetitio
 a second time. The ledger is append-only, so what the second row did to the stock is taken back by a row of its own:
 an adjustment by the opposite amount, at the same time, under an id that follows from the row that it corrects. It
 goes the way of every event, through `inventory.movements`, so that positions, orders and replays see it.
-Demand counts first rows only (`first_rows`).
+Demand counts first rows only (`first_rows`), totals those that no correction takes back (`standing` in
+`pipelines.demand.windows`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 
 import orjson
 import pyarrow.compute as pc
-from pyspark.sql import DataFrame, SparkSession, Window
+from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from pipelines.contracts.alerts import HIGH, Alert
@@ -98,6 +99,17 @@ def correct_late_duplicates(
 def correction_id(row: dict[str, Any]) -> str:
     """The id of the adjustment that takes a ledger row back."""
     return identifier(PREFIX, row["event_id"], str(row["sequence"]))
+
+
+def is_correction() -> Column:
+    """Whether a row of the ledger takes an earlier one back."""
+    return (F.col("kind") == "adjustment") & F.col("event_id").startswith(f"{PREFIX}-")
+
+
+def correction_ids() -> Column:
+    """`correction_id` of each row of the ledger."""
+    hashed = F.sha2(F.concat_ws("|", "event_id", F.col("sequence").cast("string")), 256)
+    return F.concat(F.lit(f"{PREFIX}-"), F.substring(hashed, 1, 24))
 
 
 def _correction(event_id: str, row: dict[str, Any]) -> bytes:

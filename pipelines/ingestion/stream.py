@@ -16,6 +16,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from pipelines.contracts import topics
+from pipelines.contracts.tables import INGEST_ALERTS
 from pipelines.errors import BrokerError
 from pipelines.ingestion import sources
 from pipelines.ingestion.alerts import IngestAlerts
@@ -56,7 +57,7 @@ class IngestStream:
         self._then = then
         self.checkpoint = Checkpoint(settings)
         self._client = kafka.admin(settings)
-        self._keeper = TableKeeper(tables, settings, OWNED)
+        self._keeper = TableKeeper(tables, settings, (*OWNED, INGEST_ALERTS))
         producer: Producer = kafka.producer(settings)
         self._alerts = IngestAlerts(Tables(settings), settings.ingest, lambda found: send_alerts(producer, found))
         beside = Tables(settings)

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from pipelines.contracts.tables import INGEST_ALERTS
 from pipelines.ingestion.alerts import IngestAlerts
 from pipelines.ingestion.bad_share import BadShareWatch
 from pipelines.ingestion.ingestor import Ingestor
@@ -64,7 +65,8 @@ def test_the_same_batches_give_the_same_alerts_whenever_time_is_looked_at(cut):
 def take_in(tables, sent, cases, batch=0, fail=False):
     """A process that takes a batch in and tells; `fail`: it dies before it has told."""
     plant_catalog(tables, [("s-1", "p-1"), ("s-1", "p-2")])
-    ingestor = Ingestor(tables, IngestSettings(), "test", lambda: START)
+    # A time that statistics of the tables, which are of whole milliseconds, cannot hold.
+    ingestor = Ingestor(tables, IngestSettings(), "test", lambda: START.replace(microsecond=123_456))
     ingestor.resume(new_stream=False)
     alerts = IngestAlerts(tables, IngestSettings(), sent.extend)
     alerts.resume()
@@ -85,6 +87,11 @@ def test_what_a_dying_process_left_untold_is_told_once_by_the_next(tables):
     assert sorted(alert.kind for alert in sent) == ["bad_input_share", "conflicting_event"]
     take_in(tables, sent, repeats)
     assert {alert.alert_id for alert in sent} == set(first)
+    # and the table has each once, also where a process goes on from it and is told of them again
+    again = IngestAlerts(tables, IngestSettings(), sent.extend)
+    again.resume()
+    again.tell(sent[:2])
+    assert sorted(tables.read(INGEST_ALERTS, ("alert_id",))["alert_id"].to_pylist()) == sorted(first)
 
 
 def test_good_input_is_no_alert(tables):
