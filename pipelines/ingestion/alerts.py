@@ -60,10 +60,10 @@ class IngestAlerts:
             finished = self._tables.largest(INGEST_BATCHES, "finished_at")
             if finished is None:
                 return
-            finished = _utc(finished)
-            since = pa.scalar(finished - self._span, TIME)
+            since = pa.scalar(_utc(finished) - self._span, TIME)
             rows = self._tables.read(INGEST_BATCHES, where=pc.field("finished_at") > since).sort_by("finished_at")
             alerts = self._follow(rows.to_pylist())
+            finished = pc.max(rows["finished_at"]).as_py()  # to the microsecond, as quarantine has it
             newest = pc.field("quarantined_at") == pa.scalar(finished, TIME)
             alerts += conflict_alerts(self._tables.read(QUARANTINE, where=newest), finished)
             self._tell(alerts)
