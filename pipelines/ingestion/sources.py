@@ -180,8 +180,8 @@ def acknowledge(tables: Tables, states: Mapping[str, TopicState], now: datetime,
     reading = next_offsets(tables)
     newest = tables.largest(INGEST_BATCHES, "finished_at")
     if newest is not None:
-        # Whatever the clocks say, later batches are later.
-        now = max(now, (newest if newest.tzinfo else newest.replace(tzinfo=UTC)) + timedelta(microseconds=1))
+        # Whatever the clocks say, later batches are later. (Statistics of times are cut to whole milliseconds.)
+        now = max(now, (newest if newest.tzinfo else newest.replace(tzinfo=UTC)) + timedelta(milliseconds=1))
     rows = []
     for topic in dict.fromkeys(gap.topic for gap in gaps):
         mine = {gap.partition: gap for gap in gaps if gap.topic == topic}
