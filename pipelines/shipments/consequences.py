@@ -12,13 +12,16 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
+import pyarrow.compute as pc
 
 from pipelines.contracts.alerts import CRITICAL, HIGH, Alert
 from pipelines.contracts.identifiers import identifier
+from pipelines.contracts.tables import SHIPMENTS
 from pipelines.ingestion.times import as_microseconds, format_time
 from pipelines.io.delta import Tables
 from pipelines.operations.settings import ShipmentsSettings
 from pipelines.shipments.routing.offering import Router, command, shown
+from pipelines.shipments.routing.owed import Owed
 from pipelines.shipments.stakes import SIBLINGS, Row, Stake, Waiting, stake, who_waits
 from pipelines.shipments.tracking import CREATED, TERMINAL
 
@@ -95,6 +98,8 @@ class Consequences:
         self._tables, self._settings, self._router = tables, settings, router
         self._send_statuses, self._send_alerts = send_statuses, send_alerts
         self._alerted: dict[str, str] = {}
+        self._known_debts: Owed | None = None
+        self._has_looked = False
 
     def __call__(self, rows: Sequence[Row], now: datetime) -> None:
         """Tell of these rows of `gold/shipments`, and note in them (`announced`) what was told."""
@@ -109,37 +114,103 @@ class Consequences:
         for row in rows:
             if row["state"] in TERMINAL:
                 self._forget(row["shipment_id"])
+        self._has_looked = True
+
+    def owing(self, now: datetime) -> int:
+        """Shipments whose other ways are still to be thought of."""
+        return len(self._owed(now))
+
+    def go_on(self, now: datetime) -> None:
+        """Think of the next other ways that are owed, unless a save has just done so: to be called between saves."""
+        if not self._has_looked:
+            _, alerts = self._think([], {}, now)
+            self._send_alerts(alerts)
+        self._has_looked = False
 
     def alerts(self, rows: Sequence[Row], now: datetime) -> list[Alert]:
         """An alert for each shipment that will be late and that somebody waits for: one a shipment and promise. What
-        could be done is thought of again where one that is told of already has moved on."""
+        could be done is thought of again where one that is told of already has moved on. Where so many are late that
+        it has to wait, the alert says so, and another one follows."""
         late = {row["shipment_id"]: row for row in rows if self._is_late(row)}
+        owed = self._owed(now)
+        for row in rows:
+            if row["shipment_id"] not in late:
+                owed.settle(row["shipment_id"])
         fresh = [row for name, row in late.items() if self._alerted.get(name) != _occasion(row)]
-        due = fresh if self._router is None else [row for row in late.values() if self._router.is_due(row, now)]
-        concerned = {row["shipment_id"]: row for row in (*fresh, *due)}
-        if not concerned:
-            return []
-        waiting = who_waits(self._tables, list(concerned.values()), now)
-        offers = self._offers(concerned, waiting, now)
+        due = [] if self._router is None else [row for row in late.values() if self._router.is_due(row, now)]
+        concerned = list({row["shipment_id"]: row for row in (*fresh, *due)}.values())
+        waiting = who_waits(self._tables, concerned, now) if concerned else {}
+        stakes = {row["shipment_id"]: _stakes(row, waiting) for row in concerned}
+        for row in due:
+            if waiting.get(row["shipment_id"]):
+                owed.put(row, stakes[row["shipment_id"]])
+        # Where nobody waits there is nothing to think of, and what was thought of before is known.
+        offers, more = self._think([row for row in concerned if row["shipment_id"] not in owed], waiting, now)
         told = []
         for row in fresh:
             name = row["shipment_id"]
-            arrival = arrival_of(row) or row["promised"]
-            stakes = [stake(one, row["promised"], arrival) for one in waiting.get(name, [])]
-            told.append(_alert(row, stakes, offers.get(name, []), now))
+            told.append(_alert(row, stakes[name], offers.get(name, []), now, to_come=name in owed))
             self._alerted[name] = _occasion(row)
-        return told
+            if name in owed:
+                owed.note_told(name)
+        return [*told, *more]
 
-    def _offers(
-        self, rows: Mapping[str, Row], waiting: Mapping[str, list[Waiting]], now: datetime
-    ) -> dict[str, list[Row]]:
+    def _think(
+        self, rows: Sequence[Row], waiting: Mapping[str, list[Waiting]], now: datetime
+    ) -> tuple[dict[str, list[Row]], list[Alert]]:
+        """The offers of these rows and of as many of those owed as are thought of at once; and the alerts of those who
+        had to wait for theirs."""
         if self._router is None:
-            return {}
-        arrivals = {name: arrival_of(row) or row["promised"] for name, row in rows.items()}
-        return self._router.offers([(row, waiting.get(name, [])) for name, row in rows.items()], arrivals, now)
+            return {}, []
+        owed = self._owed(now)
+        chosen = owed.most(self._router.at_once)
+        wanted = {row["shipment_id"]: row for row in (*rows, *(debt.row for debt in chosen))}
+        if not wanted:
+            return {}, []
+        unknown = [debt.row for debt in chosen if debt.row["shipment_id"] not in waiting]
+        waits = {**who_waits(self._tables, unknown, now), **waiting} if unknown else waiting
+        arrivals = {name: arrival_of(row) or row["promised"] for name, row in wanted.items()}
+        offers = self._router.offers([(row, waits.get(name, [])) for name, row in wanted.items()], arrivals, now)
+        alerts = []
+        for debt in chosen:
+            name = debt.row["shipment_id"]
+            if debt.told and offers[name]:
+                alerts.append(_ways(debt.row, _stakes(debt.row, waits), offers[name], now))
+            owed.settle(name)
+        return offers, alerts
+
+    def _owed(self, now: datetime) -> Owed:
+        """At first, what an earlier process owed: shipments at risk that nobody has thought of, and those whose offers
+        came after their row was saved, for nobody knows whether people were told of them."""
+        if self._known_debts is None:
+            self._known_debts = Owed()
+            if self._router is not None:
+                rows = [row for row in self._at_risk() if self._is_late(row) and self._is_owed(row, self._router, now)]
+                waiting = who_waits(self._tables, rows, now)
+                for row in rows:
+                    if waiting.get(row["shipment_id"]):
+                        self._known_debts.put(row, _stakes(row, waiting))
+                        self._known_debts.note_told(row["shipment_id"])
+        return self._known_debts
+
+    def _at_risk(self) -> list[Row]:
+        """Rows of `gold/shipments` that may be late."""
+        promised, late = pc.field("promised"), pc.field("late_probability") >= self._settings.late_probability
+        for arrival in ("expected_arrival", "eta", "rerouted_eta"):
+            late |= pc.field(arrival) > promised
+        rows: list[Row] = self._tables.read(
+            SHIPMENTS, where=~pc.field("state").isin(sorted(TERMINAL)) & late
+        ).to_pylist()
+        return rows
+
+    @staticmethod
+    def _is_owed(row: Row, router: Router, now: datetime) -> bool:
+        return router.is_due(row, now) or router.has_offered_since(row, row["tracked_at"], now)
 
     def _forget(self, shipment_id: str) -> None:
         self._alerted.pop(shipment_id, None)
+        if self._known_debts is not None:
+            self._known_debts.settle(shipment_id)
         if self._router is not None:
             self._router.forget(shipment_id)
 
@@ -156,15 +227,21 @@ def _occasion(row: Row) -> str:
     return f"{row['shipment_id']} {row['promised'].isoformat()}"
 
 
-def _alert(row: Row, stakes: list[Stake], offers: list[Row], now: datetime) -> Alert:
+def _stakes(row: Row, waiting: Mapping[str, list[Waiting]]) -> list[Stake]:
     arrival = arrival_of(row) or row["promised"]
-    margin = sum(one.margin or 0.0 for one in stakes)
+    return [stake(one, row["promised"], arrival) for one in waiting.get(row["shipment_id"], [])]
+
+
+def _alert(row: Row, stakes: list[Stake], offers: list[Row], now: datetime, *, to_come: bool) -> Alert:
+    arrival = arrival_of(row) or row["promised"]
     lost = sum(one.lost_units for one in stakes)
     likely = row.get("late_probability")
     chance = "" if likely is None else f", late with {likely:.0%}"
     told = "; ".join(one.tell() for one in sorted(stakes, key=lambda one: -(one.margin or 0.0))[:SIBLINGS])
-    best = next((offer for offer in offers if offer["proposed"]), None)
+    best = _proposed(offers)
     proposed = "" if best is None else f". Proposed: {best['description']}"
+    if to_come:
+        proposed = f". Other ways are being looked for: stockcast shipments show {row['shipment_id']}"
     message = (
         f"shipment {row['shipment_id']} from {row['supplier_id']} is at {row['node']} and expected "
         f"{arrival:%Y-%m-%d %H:%M} instead of {row['promised']:%Y-%m-%d %H:%M}{chance}"
@@ -178,19 +255,45 @@ def _alert(row: Row, stakes: list[Stake], offers: list[Row], now: datetime) -> A
         event_time=row["state_time"],
         raised_at=now,
         occasion=_occasion(row),
-        details={
-            "expected_arrival": arrival,
-            "promised": row["promised"],
-            "late_probability": likely,
-            "reasons": row.get("reasons") or [],
-            "lost_units": round(lost, 2),
-            "margin_at_risk": round(margin, 2),
-            "orders": [_order(row, one) for one in stakes],
-            "alternatives": [shown(offer) for offer in offers],
-            "proposal": None if best is None else best["option_id"],
-            "command": None if best is None else command(best),
-        },
+        details=_details(row, stakes, offers, to_come),
     )
+
+
+def _ways(row: Row, stakes: list[Stake], offers: list[Row], now: datetime) -> Alert:
+    """The other ways of a shipment whose alert went out before there was time to think of them."""
+    best = _proposed(offers)
+    said = f"{len(offers)} found, none worth its cost" if best is None else f"proposed: {best['description']}"
+    return Alert(
+        kind="late_shipment_ways",
+        severity=HIGH,
+        subject=row["shipment_id"],
+        message=f"other ways for late shipment {row['shipment_id']} at {row['node']}: {said}",
+        event_time=row["state_time"],
+        raised_at=now,
+        occasion=f"{_occasion(row)} {offers[0]['situation']}",
+        details=_details(row, stakes, offers, to_come=False),
+    )
+
+
+def _proposed(offers: list[Row]) -> Row | None:
+    return next((offer for offer in offers if offer["proposed"]), None)
+
+
+def _details(row: Row, stakes: list[Stake], offers: list[Row], to_come: bool) -> dict[str, Any]:
+    best = _proposed(offers)
+    return {
+        "expected_arrival": arrival_of(row) or row["promised"],
+        "promised": row["promised"],
+        "late_probability": row.get("late_probability"),
+        "reasons": row.get("reasons") or [],
+        "lost_units": round(sum(one.lost_units for one in stakes), 2),
+        "margin_at_risk": round(sum(one.margin or 0.0 for one in stakes), 2),
+        "orders": [_order(row, one) for one in stakes],
+        "alternatives": [shown(offer) for offer in offers],
+        "alternatives_to_come": to_come,
+        "proposal": None if best is None else best["option_id"],
+        "command": None if best is None else command(best),
+    }
 
 
 def _order(row: Row, one: Stake) -> dict[str, Any]:

@@ -48,12 +48,18 @@ def follow_shipments(settings: Settings, tables: Tables, stop: threading.Event, 
         def tell(alerts: Sequence[Alert]) -> None:
             send_alerts(producer, alerts)
 
-        upkeep = TableKeeper(tables, settings, (SHIPMENTS, BOTTLENECKS, REROUTES)).tick
+        consequences = Consequences(tables, settings.shipments, send_statuses, tell, Router(tables, settings))
+        keeper = TableKeeper(tables, settings, (SHIPMENTS, BOTTLENECKS, REROUTES))
+
+        def upkeep() -> None:
+            consequences.go_on(datetime.now(UTC))
+            keeper.tick()
+
         tracker = ShipmentTracker(
             tables,
             settings.shipments,
             assess=RiskAssessor(settings, tables),
-            tell=Consequences(tables, settings.shipments, send_statuses, tell, Router(tables, settings)),
+            tell=consequences,
             steer=Reroutes(tables),
             upkeep=upkeep,
         )
@@ -62,6 +68,8 @@ def follow_shipments(settings: Settings, tables: Tables, stop: threading.Event, 
         if once:
             tracker.catch_up()
             tracker.save()
+            while consequences.owing(datetime.now(UTC)):
+                consequences.go_on(datetime.now(UTC))
             watch.look(datetime.now(UTC))
         else:
             tracker.run(_looking(stop, watch, settings.shipments.look_seconds))

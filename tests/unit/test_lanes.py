@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import random
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 
+import networkx as nx
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -93,6 +96,25 @@ def test_ways_of_each_carrier_and_the_quickest_of_all():
     expected = takes(lanes, "fast", there="m").hours + takes(lanes, "fast", here="m", there="z").hours
     assert through.takes.hours == pytest.approx(expected + lanes.handled("m").hours)
     assert lanes.ways("z", "a") == lanes.ways("a", "a") == lanes.ways("a", "nowhere") == ()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_two_quickest_ways_are_those_that_networkx_finds(seed):
+    # given one carrier's trips between a dozen nodes
+    chance = random.Random(seed)
+    legs = [leg(hours=chance.uniform(1, 50), here=here, there=there)
+            for here, there in (chance.sample("abcdefghijkl", 2) for _ in range(30))]  # fmt: skip
+    lanes = learn_lanes(trips(*legs), {}, SETTINGS, START + timedelta(days=9))
+    graph = nx.DiGraph()
+    for here, there, edge in lanes.graph.edges(data=True):
+        graph.add_edge(here, there, hours=edge["hours"])
+    # then between any two it knows the same ways, and none where there is none
+    for here in graph:
+        for there in graph.nodes - {here}:
+            expected = []
+            if nx.has_path(graph, here, there):
+                expected = list(islice(nx.shortest_simple_paths(graph, here, there, weight="hours"), 2))
+            assert [list(way.nodes) for way in lanes.ways(here, there)] == expected
 
 
 def test_a_duration_is_lognormal_with_its_mean_and_variance():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from pipelines.errors import UsageError
 
@@ -243,12 +243,32 @@ class SupplierApiSettings(_Section):
     )
 
 
+MOST_HOPS = 168
+"""A sale falls into so many sliding windows of a length at most: a week of hours."""
+
+
 class TotalsSettings(_Section):
-    """Live totals per region and for the whole chain."""
+    """Live totals per region and for the whole chain. A change of windows or scopes needs the totals anew."""
 
     window_minutes: int = Field(60, ge=1, le=1440)
+    sliding_minutes: tuple[int, ...] = Field(
+        (), description="lengths of sliding windows as well, multiples of window_minutes, by which they slide"
+    )
+    locations: bool = Field(False, description="totals of each location as well, with the scope location:ID")
     trigger_seconds: float = Field(10.0, ge=0)
     publish: bool = Field(True, description="send changed totals to demand.totals; false: store them only")
+
+    @model_validator(mode="after")
+    def _sliding_windows_are_made_of_tumbling_ones(self) -> TotalsSettings:
+        lengths = self.sliding_minutes
+        most = MOST_HOPS * self.window_minutes
+        fitting = all(length % self.window_minutes == 0 and self.window_minutes < length <= most for length in lengths)
+        if not fitting or len(set(lengths)) < len(lengths):
+            raise ValueError(
+                f"sliding_minutes are {list(lengths)}; expected different multiples of window_minutes "
+                f"({self.window_minutes}), larger than it and up to {most}"
+            )
+        return self
 
 
 class ShipmentsSettings(_Section):
@@ -304,6 +324,9 @@ class RoutingSettings(_Section):
     expedite_surcharge: float = Field(150.0, ge=0, description="money per expedited consignment, besides road's costs")
     expedite_factor: float = Field(3.0, ge=1, description="and its unit-kilometres cost so much more than by road")
     shown_options: int = Field(6, ge=1, le=50, description="most alternatives kept for a shipment, the best first")
+    thought_at_once: int = Field(
+        50, ge=1, description="most shipments whose alternatives are thought of at one save, the most at stake first"
+    )
 
 
 class MaintenanceSettings(_Section):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import cached_property
 from statistics import fmean
 from typing import Any
 
@@ -107,9 +108,19 @@ class Case:
         """On board."""
         return sum(line["quantity"] or 0 for line in self.row["lines"])
 
-    def lost(self, one: Waiting, arrival: Arrival) -> float:
-        """Units that a series misses until an arrival, in expectation."""
-        return fmean(one.lost_units(moment) for moment in arrival.points())
+    @cached_property
+    def missed(self) -> list[float]:
+        """Units that each of those who wait misses if nothing is done, in expectation."""
+        return [_prospect(one, self.going_on)[0] for one in self.waiting]
+
+
+def _prospect(one: Waiting, arrival: Arrival) -> tuple[float, float]:
+    """Units that a series misses until an arrival, in expectation, and the chance that it misses none."""
+    demands = [one.demand(moment) for moment in arrival.points()]
+    return (
+        fmean([expected_lost_units(one.on_hand, *demand) for demand in demands]),
+        fmean([1.0 - stockout_probability(one.on_hand, *demand) for demand in demands]),
+    )
 
 
 def going_on(row: Row, arrival: datetime, now: datetime, settings: RoutingSettings) -> Arrival:
@@ -178,12 +189,13 @@ def _worth(
     case: Case, arrival: Arrival, cost: float, kind: str, via: tuple[str, ...], carrier_id: str, mode: str
 ) -> Alternative:
     units, money, known, in_stock = 0.0, 0.0, True, 1.0
-    for one in case.waiting:
-        avoided = case.lost(one, case.going_on) - case.lost(one, arrival)
+    for one, missed in zip(case.waiting, case.missed, strict=True):
+        lost, without_loss = _prospect(one, arrival)
+        avoided = missed - lost
         units += avoided
         known &= one.margin is not None
         money += avoided * (one.margin or 0.0)
-        in_stock = min(in_stock, fmean(one.in_stock_until(moment) for moment in arrival.points()))
+        in_stock = min(in_stock, without_loss)
     on_time = arrival.chance_by(case.row["promised"])
     loss = money if known and case.waiting else None
     return Alternative(kind, via, carrier_id, mode, arrival, cost, on_time, in_stock, units, loss)
@@ -235,7 +247,7 @@ class _Transfer:
         """Units that are missed until the shipment comes."""
         if units not in self._lost:
             before, after = self._before, self._until(units)
-            self._lost[units] = fmean(before[soon] + after[late] - after[soon] for soon, late in self._moments)
+            self._lost[units] = fmean([before[soon] + after[late] - after[soon] for soon, late in self._moments])
         return self._lost[units]
 
     def _until(self, units: int) -> dict[datetime, float]:
@@ -253,7 +265,7 @@ class _Transfer:
             return 1.0 - stockout_probability(available, *self._demand[moment])
 
         have, more = self._on_hand, self._on_hand + units
-        return fmean(min(in_stock(have, soon), in_stock(more, late)) for soon, late in self._moments)
+        return fmean([min(in_stock(have, soon), in_stock(more, late)) for soon, late in self._moments])
 
     def best_units(self, spare: int, margin: float, unit_cost: float) -> int:
         """The most that are each worth it: what a further unit avoids falls with their number."""

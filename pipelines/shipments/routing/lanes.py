@@ -12,13 +12,15 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import islice, pairwise
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import networkx as nx
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import yen
 
 from pipelines.contracts.tables import TIME
 from pipelines.operations.settings import RoutingSettings
@@ -30,6 +32,8 @@ PATHS = 2
 """Ways of one carrier and mode that are looked at, the quickest first."""
 
 HOUR_US = 3_600_000_000.0
+_SHORTEST = 1e-6
+"""Hours of a lane that takes no time."""
 
 
 class Key(NamedTuple):
@@ -52,6 +56,30 @@ class Way:
     def via(self) -> tuple[str, ...]:
         """The nodes between."""
         return self.nodes[1:-1]
+
+
+@dataclass(frozen=True)
+class _View:
+    """The lanes of one carrier and mode: a graph, and the same as a matrix of hours with its rows by node."""
+
+    graph: nx.DiGraph
+    rows: Mapping[str, int]
+    hours: csr_array
+
+    def paths(self, here: str, there: str) -> list[tuple[str, ...]]:
+        """Up to `PATHS` ways without a circle, the quickest first (J. Y. Yen, Management Science 17, 1971); none where
+        a node is not among them."""
+        if here not in self.rows or there not in self.rows:
+            return []
+        begin, end = self.rows[here], self.rows[there]
+        found, before = yen(self.hours, begin, end, PATHS, return_predecessors=True)
+        names, paths = list(self.rows), []
+        for step in before[: len(found)].tolist():
+            path = [end]
+            while path[-1] != begin:
+                path.append(step[path[-1]])
+            paths.append(tuple(names[row] for row in reversed(path)))
+        return paths
 
 
 @dataclass
@@ -85,7 +113,7 @@ class Lanes:
     as_of: datetime
     graph: nx.MultiDiGraph = field(default_factory=nx.MultiDiGraph)
     handling: dict[str, Duration] = field(default_factory=dict)
-    _views: dict[Key | None, nx.DiGraph] = field(default_factory=dict)
+    _views: dict[Key | None, _View] = field(default_factory=dict)
     _ways: dict[tuple[str, str], tuple[Way, ...]] = field(default_factory=dict)
 
     def km(self, here: str, there: str) -> float | None:
@@ -120,13 +148,11 @@ class Lanes:
             self._views = _views(self.graph)
         found = []
         for view in self._views.values():
-            if here in view and there in view and nx.has_path(view, here, there):
-                paths = islice(nx.shortest_simple_paths(view, here, there, weight="hours"), PATHS)
-                found += [self._way(view, tuple(path)) for path in paths]
+            found += [self._way(view.graph, path) for path in view.paths(here, there)]
         return found
 
-    def _way(self, view: nx.DiGraph, nodes: tuple[str, ...]) -> Way:
-        edges = [view.edges[step] for step in pairwise(nodes)]
+    def _way(self, graph: nx.DiGraph, nodes: tuple[str, ...]) -> Way:
+        edges = [graph.edges[step] for step in pairwise(nodes)]
         takes = sum((edge["takes"] for edge in edges[1:]), edges[0]["takes"])
         takes = sum((self.handled(node) for node in nodes[1:-1]), takes)
         return Way(nodes, tuple(edge["key"] for edge in edges), tuple(edge["km"] for edge in edges), takes)
@@ -166,7 +192,7 @@ def _of_mode(tally: _Tally, settings: RoutingSettings) -> Duration:
     return Duration(hours, (settings.variation * hours) ** 2)
 
 
-def _views(graph: nx.MultiDiGraph) -> dict[Key | None, nx.DiGraph]:
+def _views(graph: nx.MultiDiGraph) -> dict[Key | None, _View]:
     """The graph of each carrier and mode, and under None the quickest of all between each two nodes."""
     views: dict[Key | None, nx.DiGraph] = defaultdict(nx.DiGraph)
     for here, there, key, edge in graph.edges(keys=True, data=True):
@@ -175,7 +201,16 @@ def _views(graph: nx.MultiDiGraph) -> dict[Key | None, nx.DiGraph]:
         quickest = views[None]
         if not quickest.has_edge(here, there) or edge["hours"] < quickest.edges[here, there]["hours"]:
             quickest.add_edge(here, there, **told)
-    return dict(views)
+    return {key: _view(view) for key, view in views.items()}
+
+
+def _view(graph: nx.DiGraph) -> _View:
+    rows = {node: row for row, node in enumerate(graph)}
+    hours = csr_array(nx.to_scipy_sparse_array(graph, weight="hours"))
+    # A matrix has no lane where it has no hours; and the search is written for narrow indices.
+    hours.data = np.maximum(hours.data, _SHORTEST)
+    hours.indices, hours.indptr = hours.indices.astype(np.int32), hours.indptr.astype(np.int32)
+    return _View(graph, rows, hours)
 
 
 def _legs(events: pa.Table) -> tuple[dict[tuple[str, str, str, str], _Tally], dict[str, _Tally]]:

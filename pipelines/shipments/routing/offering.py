@@ -43,15 +43,26 @@ class Router:
             log.info("%d lanes between %d nodes learnt", graph.number_of_edges(), graph.number_of_nodes())
         return self._lanes
 
+    @property
+    def at_once(self) -> int:
+        """Shipments that are thought of at one save, at most."""
+        return self._settings.routing.thought_at_once
+
     def is_due(self, row: Row, now: datetime) -> bool:
         """Whether a shipment at risk is where nobody has thought of it yet."""
         known = self._known(now).get(row["shipment_id"])
         return known is None or known[0] != situation_of(row)
 
+    def has_offered_since(self, row: Row, moment: datetime, now: datetime) -> bool:
+        """Whether there are offers for where a shipment is that were made after a moment."""
+        situation, offers = self._known(now).get(row["shipment_id"], ("", []))
+        return situation == situation_of(row) and any(offer["at"] > moment for offer in offers)
+
     def offers(
         self, rows: Sequence[tuple[Row, Sequence[Waiting]]], arrivals: Mapping[str, datetime], now: datetime
     ) -> dict[str, list[Row]]:
-        """The offers of each shipment, the best first; new ones are entered, in one commit.
+        """The offers of each shipment, the best first; new ones are entered, in one commit. How many are thought of at
+        once is for the caller to bound (`at_once`): thousands take minutes.
 
         Args:
             arrivals: when each is expected if nothing is done.
