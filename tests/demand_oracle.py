@@ -167,6 +167,30 @@ def totals(events: list[Event], regions: dict[str, str], step: timedelta) -> dic
     }
 
 
+def window_totals(
+    events: list[Event], regions: dict[str, str], step: timedelta, lengths: tuple[timedelta, ...]
+) -> dict[Any, tuple[int, int, Decimal]]:
+    """(scope, window start, window end) -> orders, units, revenue, for every window with a sale that starts at a
+    multiple of `step` and is as long as one of `lengths`; locations are scopes as well."""
+    sales = [row for row in events if row["kind"] == "sale"]
+    groups = defaultdict(list)
+    for row in sales:
+        hop = at("1970-01-01") + (row["event_time"] - at("1970-01-01")) // step * step
+        for length in lengths:
+            for start in (hop - number * step for number in range(length // step)):
+                assert start <= row["event_time"] < start + length
+                for scope in (f"location:{row['location_id']}", regions.get(row["location_id"], "unknown"), "global"):
+                    groups[(scope, start, start + length)].append(row)
+    return {
+        key: (
+            len({(row["location_id"], row.get("ticket_id") or ("alone", row["event_id"])) for row in rows}),
+            sum(row["quantity"] for row in rows),
+            sum(map(cents, rows), Decimal("0.00")),
+        )
+        for key, rows in groups.items()
+    }
+
+
 _KINDS = st.sampled_from(["sale", "receipt", "count", "adjustment", "return", "write_off"])
 _HISTORY = st.lists(st.tuples(st.integers(0, 9), _KINDS, st.integers(0, 6)), min_size=1, max_size=12)
 

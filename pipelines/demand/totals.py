@@ -1,7 +1,9 @@
-"""Orders, units and revenue per tumbling window, for each region and for the whole chain, kept up to date.
+"""Orders, units and revenue per window, for each region and for the whole chain, kept up to date.
 
-What a batch of new ledger rows says is which windows it touches; their totals are a function of the set of
-ledger rows. Late events therefore correct their window, and a repeated batch changes nothing.
+Windows are tumbling, and sliding ones where asked for; locations may be scopes as well. What a batch of new ledger
+rows says is which windows it touches; their totals are a function of the set of ledger rows. Late events therefore
+correct every window that covers them, and a repeated batch changes nothing. All scopes of a window are stored in one
+commit.
 """
 
 from __future__ import annotations
@@ -17,18 +19,23 @@ from pyspark.sql import functions as F
 from pyspark.sql.streaming.query import StreamingQuery
 
 from pipelines.contracts import topics
-from pipelines.contracts.tables import DEMAND_TOTALS, LOCATIONS, STOCK_MOVEMENTS
-from pipelines.demand.demand import Period
+from pipelines.contracts.tables import DEMAND_TOTALS, LOCATION_SCOPE, LOCATIONS, STOCK_MOVEMENTS
 from pipelines.demand.open_windows import OpenWindows
+from pipelines.demand.sliding import KEYS, changed_totals, message, totals_of, touched_bounds
 from pipelines.demand.windows import (
-    changed_totals,
+    MEASURES,
+    NO_REPEATS,
+    Facts,
+    Shape,
+    location_repeats,
     location_totals,
-    message,
     sale_lines,
-    scope_totals,
-    scope_totals_of_few,
+    scope_sums,
+    scope_sums_of_few,
+    shape_of,
+    standing,
+    touched_windows,
     window_start,
-    windows_of,
 )
 from pipelines.errors import StockcastError, UsageError
 from pipelines.io import kafka
@@ -40,8 +47,6 @@ from pipelines.operations.maintenance import TableKeeper
 from pipelines.operations.settings import Settings
 
 log = logging.getLogger("stockcast.totals")
-
-KEYS = ("scope", "window_start")
 
 BATCH_FILES = 20_000
 BATCH_BYTES = "1g"
@@ -62,18 +67,23 @@ class Totals:
     """Keeps `gold/demand_totals` true to the ledger, batch by batch.
 
     A batch of many sales or windows (catching up) is computed by Spark; a live one adds its sales to the
-    windows that are open in memory. Both count the same `sale_lines`.
+    windows that are open in memory. Both count the same `sale_lines`, and their facts are made totals by the same
+    function.
 
     Args:
         publish: sends rows on; returns when they are safe.
     """
 
-    def __init__(self, spark: SparkSession, tables: Tables, windows: Period, publish: Publish) -> None:
+    def __init__(self, spark: SparkSession, tables: Tables, shape: Shape, publish: Publish) -> None:
         self._spark = spark
         self._tables = tables
-        self._windows = windows
+        self._shape = shape
         self._publish = publish
-        self._open = OpenWindows(lambda numbers: self._ledger_lines(numbers).drop("event_id").toArrow())
+        # Room for the newest windows, for some late ones, and for all that slide over either.
+        self._most_windows = LIVE_WINDOWS + 4 * shape.reach
+        self._open = OpenWindows(
+            lambda numbers: self._ledger_lines(numbers).drop("event_id").toArrow(), shape.reach, self._most_windows
+        )
         tables.ensure(DEMAND_TOTALS)
 
     def refresh(self, batch: DataFrame) -> int:
@@ -85,47 +95,57 @@ class Totals:
         Returns:
             The number of changed rows.
         """
-        lines = sale_lines(batch, self._windows)
-        sales = {row["period"]: row["count"] for row in lines.groupBy("period").count().collect()}
-        if not sales:
+        windows = self._shape.windows
+        touched = {row["period"]: row for row in touched_windows(batch, windows).collect()}
+        if not touched:
             return 0
-        numbers = sorted(sales)
-        if len(numbers) <= LIVE_WINDOWS and sum(sales.values()) <= LIVE_SALES:
-            after = self._few(lines)
+        numbers = sorted(touched)
+        needed = self._shape.needed(numbers)
+        few = len(numbers) <= LIVE_WINDOWS and len(needed) <= self._most_windows
+        if few and sum(row["sales"] for row in touched.values()) <= LIVE_SALES:
+            stale = [number for number in numbers if touched[number]["corrected"]]
+            facts = self._few(sale_lines(batch, windows), needed, stale)
         else:
             self._open.forget(numbers)
-            after = self._many(numbers)
-        changed = changed_totals(
-            self._stored(numbers), after, [window_start(number, self._windows) for number in numbers]
-        )
+            facts = self._many(needed)
+        after = totals_of(facts, numbers, self._shape)
+        changed = changed_totals(self._stored(numbers), after, touched_bounds(numbers, self._shape))
         self._publish(changed)
         failpoint("totals-sent")
         self._tables.upsert(DEMAND_TOTALS, changed, KEYS)
         log.info("%d windows touched, %d totals changed", len(numbers), changed.num_rows)
         return int(changed.num_rows)
 
-    def _few(self, lines: DataFrame) -> pa.Table:
-        per_location = self._open.add(lines.drop("event_id").toArrow())
+    def _few(self, lines: DataFrame, needed: list[int], stale: list[int]) -> Facts:
+        facts = self._open.add(lines.drop("event_id").toArrow(), needed, stale)
         locations = self._tables.read(LOCATIONS, columns=["location_id", "region"])
         regions = dict(zip(*(column.to_pylist() for column in locations.columns), strict=True))
-        return scope_totals_of_few(per_location, regions, self._windows)
+        return Facts(
+            scope_sums_of_few(facts.totals, regions, MEASURES, self._shape),
+            scope_sums_of_few(facts.repeats, regions, ("tickets",), self._shape),
+        )
 
-    def _many(self, numbers: list[int]) -> pa.Table:
+    def _many(self, needed: list[int]) -> Facts:
         locations = self._tables.frame(self._spark, LOCATIONS)
-        totals = scope_totals(location_totals(self._ledger_lines(numbers)), locations, self._windows)
-        return totals.toArrow().cast(DEMAND_TOTALS.schema)
+        lines = self._ledger_lines(needed)
+        totals = scope_sums(location_totals(lines), locations, MEASURES, self._shape)
+        if not self._shape.reach:
+            return Facts(totals.toArrow(), NO_REPEATS)
+        repeats = scope_sums(location_repeats(lines, self._shape.reach), locations, ("tickets",), self._shape)
+        return Facts(totals.toArrow(), repeats.toArrow())
 
     def _stored(self, numbers: list[int]) -> pa.Table:
-        start = pc.field("window_start")
-        first, last = (window_start(numbers[place], self._windows) for place in (0, -1))
+        start, windows = pc.field("window_start"), self._shape.windows
+        first, last = window_start(numbers[0] - self._shape.reach, windows), window_start(numbers[-1], windows)
         return self._tables.read(DEMAND_TOTALS, where=(start >= first) & (start <= last))
 
     def _ledger_lines(self, numbers: list[int]) -> DataFrame:
         """The sales of windows: a time range that prunes files, and within it the windows alone."""
-        first, end = (window_start(number, self._windows) for number in (numbers[0], numbers[-1] + 1))
+        windows = self._shape.windows
+        first, end = (window_start(number, windows) for number in (numbers[0], numbers[-1] + 1))
         ledger = self._tables.frame(self._spark, STOCK_MOVEMENTS)
         in_range = (F.col("event_time") >= F.lit(first)) & (F.col("event_time") < F.lit(end))
-        lines = sale_lines(ledger.where(in_range), self._windows)
+        lines = sale_lines(standing(ledger.where(in_range)), windows)
         if len(numbers) == numbers[-1] - numbers[0] + 1:
             return lines
         wanted = self._spark.createDataFrame(pa.table({"period": pa.array(numbers, pa.int64())}))
@@ -153,11 +173,12 @@ def start_totals(
 
     Raises:
         BrokerError: totals have to be sent and no broker answers.
-        UsageError: the stored totals are of windows of another length.
+        UsageError: the stored totals are of windows of other lengths, or with locations and these are not to be.
     """
-    windows = windows_of(settings.totals.window_minutes)
-    _refuse_other_length(tables, windows)
-    totals = Totals(spark, tables, windows, _publisher(settings))
+    chosen = settings.totals
+    shape = shape_of(chosen.window_minutes, chosen.sliding_minutes, chosen.locations)
+    _refuse_other_shape(tables, shape)
+    totals = Totals(spark, tables, shape, _publisher(settings))
     keeper = TableKeeper(tables, settings, (DEMAND_TOTALS,))
 
     def take(batch: DataFrame, batch_id: int) -> None:
@@ -214,13 +235,21 @@ def _publisher(settings: Settings) -> Publish:
     return publish
 
 
-def _refuse_other_length(tables: Tables, windows: Period) -> None:
-    stored = tables.read(DEMAND_TOTALS, columns=["window_start", "window_end"])
-    lengths = set(pc.unique(pc.subtract(stored["window_end"], stored["window_start"])).to_pylist())
-    wanted = timedelta(microseconds=windows.microseconds)
-    if lengths - {wanted}:
+def _refuse_other_shape(tables: Tables, shape: Shape) -> None:
+    """Windows and scopes that came or went half-way would be missing, or no longer be corrected."""
+    stored = tables.read(DEMAND_TOTALS, columns=["scope", "window_start", "window_end"])
+    if stored.num_rows == 0:
+        return
+    there = set(pc.unique(pc.subtract(stored["window_end"], stored["window_start"])).to_pylist())
+    wanted = {timedelta(microseconds=length * shape.windows.microseconds) for length in shape.lengths}
+    locations = pc.any(pc.starts_with(stored["scope"], LOCATION_SCOPE)).as_py()
+    if (there, locations) != (wanted, shape.locations):
         raise UsageError(
-            f"totals.window_minutes asks for windows of {wanted}, but {DEMAND_TOTALS.name} holds windows of "
-            f"{', '.join(map(str, sorted(lengths)))}; set it back, or remove that table and checkpoints/totals "
-            "to compute all totals anew"
+            f"totals.window_minutes, sliding_minutes and locations ask for {_described(wanted, shape.locations)}, but "
+            f"{DEMAND_TOTALS.name} holds {_described(there, locations)}; set them back, or remove that table and "
+            "checkpoints/totals to compute all totals anew"
         )
+
+
+def _described(lengths: set[timedelta], locations: bool) -> str:
+    return f"windows of {', '.join(map(str, sorted(lengths)))} {'with' if locations else 'without'} locations"

@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 
 from pipelines.contracts.events import IDENTIFIER
-from pipelines.contracts.tables import CATALOG_TABLES, LOCATIONS, PRODUCTS, SOURCING, SUPPLIERS, Table
+from pipelines.contracts.tables import CATALOG_TABLES, LOCATION_SCOPE, LOCATIONS, PRODUCTS, SOURCING, SUPPLIERS, Table
 from pipelines.errors import UsageError
 from pipelines.inventory.supplier_terms import read_closed_days, read_cut_off, read_quantity_breaks, read_weekdays
 
@@ -150,8 +150,11 @@ def _rules(default_service_level: float) -> dict[str, tuple[_Column, ...]]:
             ),
             _text(
                 "region",
-                expected=f"expected a region's name, and not {GLOBAL_SCOPE!r}, which names the whole chain",
-                check=lambda regions: regions != GLOBAL_SCOPE,
+                expected=f"expected a region's name, and not {GLOBAL_SCOPE!r}, which names the whole chain, nor one "
+                f"that begins with {LOCATION_SCOPE!r}, as a location's scope does",
+                check=lambda regions: (
+                    regions.map(lambda name: not str(name).startswith(LOCATION_SCOPE)) & (regions != GLOBAL_SCOPE)
+                ),
             ),
             _text(
                 "timezone",

@@ -17,12 +17,17 @@ from pyspark.sql import DataFrame, SparkSession
 from pipelines.contracts.tables import DEMAND_TOTALS, HOURLY_DEMAND, LOCATIONS, STOCK_MOVEMENTS
 from pipelines.demand import totals as module
 from pipelines.demand.aggregate import aggregate_demand
+from pipelines.demand.sliding import totals_of
 from pipelines.demand.totals import Totals, run_totals, start_totals
 from pipelines.demand.windows import (
+    MEASURES,
+    NO_REPEATS,
+    Facts,
     location_totals,
     sale_lines,
-    scope_totals,
-    scope_totals_of_few,
+    scope_sums,
+    scope_sums_of_few,
+    shape_of,
     windows_of,
 )
 from pipelines.errors import OwnershipError, UsageError
@@ -32,6 +37,7 @@ from pipelines.operations.settings import Settings, load_settings
 
 REGIONS = {"s0": "north", "s1": "north", "s2": "south"}
 HOURLY = windows_of(60)
+SHAPE = shape_of(60)
 
 
 @pytest.fixture
@@ -71,13 +77,14 @@ def test_random_totals_agree_with_the_oracle(spark: SparkSession, minutes: int) 
     events = random_ledger(seed=5, count=400)
     windows = windows_of(minutes)
     per_location = location_totals(sale_lines(spark.createDataFrame(ledger(events)), windows))
-    frame = scope_totals(per_location, spark.createDataFrame(locations(REGIONS)), windows)
-
-    few = scope_totals_of_few(per_location.toArrow(), REGIONS, windows)
+    shape = shape_of(minutes)
+    by_spark = scope_sums(per_location, spark.createDataFrame(locations(REGIONS)), MEASURES, shape).toArrow()
+    few = scope_sums_of_few(per_location.toArrow(), REGIONS, MEASURES, shape)
 
     expected = totals(events, REGIONS, timedelta(minutes=minutes))
-    assert by_key(frame.toArrow()) == expected
-    assert by_key(few) == expected
+    for sums in (by_spark, few):
+        numbers = set(sums["period"].to_pylist())
+        assert by_key(totals_of(Facts(sums, NO_REPEATS), numbers, shape)) == expected
 
 
 def test_regions_are_the_sum_of_their_stores_and_global_of_the_regions(spark: SparkSession) -> None:
@@ -88,8 +95,10 @@ def test_regions_are_the_sum_of_their_stores_and_global_of_the_regions(spark: Sp
     ]
     per_location = location_totals(sale_lines(spark.createDataFrame(ledger(events)), HOURLY))
     stores = {row["location_id"]: row for row in per_location.toArrow().to_pylist()}
-    frame = scope_totals(per_location, spark.createDataFrame(locations(REGIONS)), HOURLY)
-    found = {scope: numbers for (scope, _), numbers in by_key(frame.toArrow()).items()}
+    sums = scope_sums(per_location, spark.createDataFrame(locations(REGIONS)), MEASURES, SHAPE).toArrow()
+    numbers = set(sums["period"].to_pylist())
+    rows = totals_of(Facts(sums, NO_REPEATS), numbers, SHAPE)
+    found = {scope: numbers for (scope, _), numbers in by_key(rows).items()}
 
     assert set(found) == {"north", "south", "unknown", "global"}
     for scope, members in {"north": ["s0", "s1"], "south": ["s2"], "unknown": ["s3"], "global": stores}.items():
@@ -140,7 +149,7 @@ class Keeper:
     published: Published = field(default_factory=Published)
 
     def __post_init__(self) -> None:
-        self.totals = Totals(self.spark, self.tables, HOURLY, self.published)
+        self.totals = Totals(self.spark, self.tables, SHAPE, self.published)
 
     def append(self, events: list[Event]) -> DataFrame:
         rows = ledger(events)
@@ -209,7 +218,7 @@ def test_totals_that_were_sent_and_not_stored_are_sent_again(spark: SparkSession
     keeper = Keeper(spark, catalogued)
     batch = keeper.append([event("2024-03-01 10:10", "sale", 2, location_id="s0")])
     with pytest.raises(ConnectionError):
-        Totals(spark, catalogued, HOURLY, crash).refresh(batch)
+        Totals(spark, catalogued, SHAPE, crash).refresh(batch)
 
     keeper.totals.refresh(batch)
 

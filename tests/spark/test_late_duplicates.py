@@ -7,8 +7,10 @@ from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 
-from pipelines.contracts.tables import BRONZE_EVENTS, DAILY_DEMAND, QUARANTINE
+from pipelines.contracts.tables import BRONZE_EVENTS, DAILY_DEMAND, DEMAND_TOTALS, QUARANTINE, STOCK_MOVEMENTS
 from pipelines.demand.aggregate import write_demand
+from pipelines.demand.totals import Totals
+from pipelines.demand.windows import shape_of
 from pipelines.ingestion.ingestor import Ingestor
 from pipelines.ingestion.late_duplicates import correct_late_duplicates
 from pipelines.operations.settings import IngestSettings
@@ -81,6 +83,9 @@ def test_a_late_repetition_is_taken_back_once_and_demand_counts_it_once(spark, t
     assert tables.read(QUARANTINE).num_rows == 0
     # and demand counts what was sold
     assert tables.read(DAILY_DEMAND, ("demand",)).column(0).to_pylist() == [12]
+    # and so do the totals
+    Totals(spark, tables, shape_of(1440), lambda rows: None).refresh(tables.frame(spark, STOCK_MOVEMENTS))
+    assert tables.read(DEMAND_TOTALS, ("orders", "units")).to_pylist() == 2 * [{"orders": 2, "units": 12}]
     # and the contradiction is told, with an id that repeats
     assert {alert.kind for alert in told} == {"conflicting_event"}
     assert len({alert.alert_id for alert in told}) == 1

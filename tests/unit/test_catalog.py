@@ -107,6 +107,7 @@ BAD_VALUES = [
     ("locations", "location_id", "store one"),
     ("locations", "kind", "kiosk"),
     ("locations", "region", "global"),
+    ("locations", "region", "location:s1"),
     ("locations", "timezone", "Europe/Atlantis"),
     ("locations", "timezone", "../UTC"),
     ("locations", "latitude", "90.1"),

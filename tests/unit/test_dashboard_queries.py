@@ -172,12 +172,12 @@ def test_a_decision_is_not_judged_before_a_week_has_passed():
     assert judge(30, 0, NOW, [(NOW, 0)], NOW + 5 * DAY) == ("too early", "in 2 days")
 
 
-def total(scope, hours_ago, units):
+def total(scope, hours_ago, units, hours=1):
     start = NOW.replace(minute=0) - timedelta(hours=hours_ago)
     return {
         "scope": scope,
         "window_start": start,
-        "window_end": start + timedelta(hours=1),
+        "window_end": start + timedelta(hours=hours),
         "orders": 1,
         "units": units,
         "revenue": 2 * units,
@@ -189,6 +189,8 @@ def test_totals_are_of_the_day_so_far_against_the_same_hours_a_week_ago(tables):
     assert not source.poll()
     found = [total("north", 0, 10), total("north", 3, 5), total("north", 20, 99), total("global", 0, 10)]
     found += [total("north", 168, 6), total("north", 171, 4), total("north", 166, 50)]
+    # given a location's row and a sliding window as well, which would be counted twice
+    found += [total("location:s1", 0, 10), total("north", 2, 900, hours=24)]
     tables.append(DEMAND_TOTALS, rows(DEMAND_TOTALS, found))
     assert source.poll()
     assert [scope.scope for scope in source.view.scopes] == ["global", "north"]

@@ -19,7 +19,7 @@ from pipelines.contracts.tables.base import (
     Table,
 )
 from pipelines.contracts.tables.catalog import CATALOG_TABLES, LOCATIONS, PRODUCTS, SOURCING, SUPPLIERS
-from pipelines.contracts.tables.demand import DAILY_DEMAND, DEMAND_TOTALS, HOURLY_DEMAND
+from pipelines.contracts.tables.demand import DAILY_DEMAND, DEMAND_TOTALS, HOURLY_DEMAND, LOCATION_SCOPE
 from pipelines.contracts.tables.events import (
     BRONZE_EVENTS,
     INGEST_ALERTS,
@@ -140,6 +140,7 @@ __all__ = [
     "INVENTORY_POSITIONS",
     "LEAD_TIMES",
     "LOCATIONS",
+    "LOCATION_SCOPE",
     "MONEY",
     "NETWORK_CLUSTERS",
     "OPEN_ORDERS",

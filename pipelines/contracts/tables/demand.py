@@ -32,6 +32,13 @@ DEMAND_TOTALS = Table(
         orders=pa.int64(),
         units=pa.int64(),
         revenue=MONEY,
+        region=pa.string(),
     ),
     "aggregate_totals",
 )
+"""Per tumbling window, and per sliding one where asked for: `window_end` tells them apart. `region` is that in which a
+location was counted, null for other scopes: in every version of the table, the rows of a window with that region add
+up to the region's."""
+
+LOCATION_SCOPE = "location:"
+"""A location's scope is its id after this, so that it cannot be taken for a region's."""

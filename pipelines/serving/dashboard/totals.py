@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.contracts.tables import DEMAND_TOTALS, TIME
+from pipelines.contracts.tables import DEMAND_TOTALS, LOCATION_SCOPE, TIME
 from pipelines.io.delta import Tables
 from pipelines.serving.dashboard.follow import Moved
 
@@ -61,16 +61,19 @@ class TotalsSource:
         if newest is None:
             return False
         since = newest - WEEK - timedelta(days=2)
-        where = pc.field("window_start") >= pa.scalar(since, TIME)
+        of_many = ~pc.starts_with(pc.field("scope"), LOCATION_SCOPE)
+        where = (pc.field("window_start") >= pa.scalar(since, TIME)) & of_many
         rows = self._tables.read(DEMAND_TOTALS, where=where).sort_by("window_start").to_pylist()
         before, self.view = self.view, totals_view(rows)
         return before != self.view
 
 
 def totals_view(rows: list[dict[str, Any]]) -> TotalsView:
-    """From rows in order of their windows."""
+    """From rows in order of their windows. Tumbling ones are shown: sliding ones, which are longer, hold the same."""
     if not rows:
         return TotalsView(None, ())
+    length = min(row["window_end"] - row["window_start"] for row in rows)
+    rows = [row for row in rows if row["window_end"] - row["window_start"] == length]
     newest = rows[-1]["window_start"]
     today = newest.replace(hour=0, minute=0, second=0, microsecond=0)
     by_scope: dict[str, list[dict[str, Any]]] = defaultdict(list)
