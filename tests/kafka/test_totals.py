@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from confluent_kafka import TopicPartition
-from demand_oracle import event, ledger, random_ledger, totals
+from demand_oracle import event, ledger, random_ledger, totals, window_totals
 from pyspark.sql import SparkSession
 
 from pipelines.contracts import topics
@@ -85,6 +85,32 @@ def test_the_newest_message_of_each_window_is_its_total(
     assert newest == {
         (scope, f"{start:%Y-%m-%dT%H:%M:%SZ}"): (orders, units, float(revenue))
         for (scope, start), (orders, units, revenue) in totals(events, regions, timedelta(hours=1)).items()
+    }
+
+
+def test_locations_and_sliding_windows_are_sent_with_their_corrections(
+    spark: SparkSession, wired: Settings, tables: Tables, regions: dict[str, str]
+) -> None:
+    """Given late events after a restart, the newest message of each scope and window is its total."""
+    start = kafka.end_offsets(wired, [topics.DEMAND_TOTALS])
+    kept = wired.totals.model_copy(update={"locations": True, "sliding_minutes": (180,)})
+    chosen = wired.model_copy(update={"totals": kept})
+    events = random_ledger(seed=24, count=60, days=1)
+    for part in (events[:40], events[40:]):
+        tables.append(STOCK_MOVEMENTS, ledger(part))
+        run_totals(spark, chosen, tables, once=True)
+
+    newest = {}
+    for key, body in received(wired, start):
+        assert key == body["scope"].encode()
+        place = body["scope"].removeprefix("location:")
+        assert body.get("region") == regions.get(place)
+        window = (body["window_start"], body["window_end"])
+        newest[(body["scope"], *window)] = (body["orders"], body["units"], body["revenue"])
+    expected = window_totals(events, regions, timedelta(hours=1), (timedelta(hours=1), timedelta(hours=3)))
+    assert newest == {
+        (scope, f"{start:%Y-%m-%dT%H:%M:%SZ}", f"{end:%Y-%m-%dT%H:%M:%SZ}"): (orders, units, float(revenue))
+        for (scope, start, end), (orders, units, revenue) in expected.items()
     }
 
 
