@@ -143,7 +143,7 @@ def report_health(
     """Judge the stock by the policies of a version and enter it in `gold/stock_health`; its rows."""
     columns = ("location_id", "sku", "cumulative_mean", "cumulative_std", "unit_cost", "unit_price",
                "lead_time_days", "correlation", "policy_version")  # fmt: skip
-    policies = tables.read(INVENTORY_POLICIES, columns, pc.field("policy_version") == version)
+    policies = tables.read(INVENTORY_POLICIES, columns, partition=version)
     found = judge_stock(policies, _known(tables, as_of, planning.dead_after_days), planning, limits)
     rows = update_health(found, tables.read(STOCK_HEALTH).to_pylist(), as_of)
     tables.overwrite(STOCK_HEALTH, pa.Table.from_pylist(rows, schema=STOCK_HEALTH.schema))

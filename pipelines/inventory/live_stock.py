@@ -97,12 +97,12 @@ def _offers_in_force(tables: Tables) -> dict[Key, Offer]:
     if pointer is None:
         return {}
     columns = ("location_id", "sku", "transfer_offer", "transfer_source", "transfer_quantity")
-    where = (pc.field("policy_version") == pointer.version) & pc.field("transfer_offer").is_valid()
+    offered = pc.field("transfer_offer").is_valid()
     if "transfer_offer" not in {field.name for field in tables.handle(INVENTORY_POLICIES).schema().fields}:
         return {}  # written by an older release
     return {
         (row["location_id"], row["sku"]): Offer(row["transfer_offer"], row["transfer_source"], row["transfer_quantity"])
-        for row in tables.read(INVENTORY_POLICIES, columns, where).to_pylist()
+        for row in tables.read(INVENTORY_POLICIES, columns, offered, pointer.version).to_pylist()
     }
 
 

@@ -321,7 +321,7 @@ def _read_levels(tables: Tables, version: str) -> pa.Table:
         *SERIES,
         *("reorder_point", "order_up_to", "safety_stock", "lead_time_days", "review_days", "binding_constraint"),
     )
-    return tables.read(INVENTORY_POLICIES, columns=columns, where=pc.field("policy_version") == version)
+    return tables.read(INVENTORY_POLICIES, columns=columns, partition=version)
 
 
 # Writing. ---------------------------------------------------------------------------------------------------
@@ -396,6 +396,8 @@ def _as_raised_on_an_executor(error: PySparkException) -> Exception:
 
 def _delete_old_versions(tables: Tables, kept: int, current: str) -> None:
     """Delete all but the `kept` newest versions (by the time of planning); never the one in force."""
+    if len(tables.handle(INVENTORY_POLICIES).partitions()) <= kept:
+        return
     rows = tables.read(INVENTORY_POLICIES, columns=("policy_version", "created_at"))
     newest = rows.group_by("policy_version").aggregate([("created_at", "max")])
     ordered = newest.sort_by([("created_at_max", "descending"), ("policy_version", "descending")])

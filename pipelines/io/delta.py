@@ -102,16 +102,24 @@ class Tables:
         table: Table,
         columns: Sequence[str] | None = None,
         where: pc.Expression | None = None,
+        partition: str | None = None,
     ) -> pa.Table:
         """Rows of the table (empty where it does not exist), in the contract's types and column order.
 
         A column that a newer release added and nobody has written yet is null.
+
+        Args:
+            partition: read this value of the table's partition column alone. `where` on that column finds the same
+                rows, but first looks at the statistics of every file there is: 8 times as long for 40 versions.
         """
         schema = table.schema
         if columns is not None:
             schema = pa.schema([schema.field(name) for name in columns])
         try:
-            dataset = self.handle(table).to_pyarrow_dataset(filesystem=self._filesystem(table))
+            dataset = self.handle(table).to_pyarrow_dataset(
+                filesystem=self._filesystem(table),
+                file_pruning_predicate=None if partition is None else [(table.partition_by[0], "=", partition)],
+            )
         except TableNotFoundError:
             return schema.empty_table()
         there = [name for name in schema.names if name in dataset.schema.names]

@@ -6,7 +6,6 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipelines.contracts.tables import INVENTORY_POLICIES
 from pipelines.errors import MissingDataError
@@ -39,7 +38,7 @@ class PolicyBook:
         Raises:
             MissingDataError: no such version; it was deleted while the ledger behind it was still to be replayed.
         """
-        rows = tables.read(INVENTORY_POLICIES, where=pc.field("policy_version") == version)
+        rows = tables.read(INVENTORY_POLICIES, partition=version)
         if rows.num_rows == 0:
             raise MissingDataError(
                 f"policy version {version} is no longer in gold/inventory_policies; raise planning.versions_kept, "
