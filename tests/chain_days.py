@@ -48,6 +48,7 @@ from pipelines.simulation.world import Order, World
 
 CUTOFF = date(2026, 3, 1)
 STEP_HOURS, HISTORY_DAYS, HORIZON = 12, 21, 28
+KEPT = (BRONZE_EVENTS, STOCK_MOVEMENTS, ORDER_STATUS, SHIPMENT_EVENTS, INGEST_BATCHES, ORDER_OUTBOX, ORDER_PROPOSALS)
 SURPLUS = {3: 250, 17: 300, 33: 250}
 """On these days a store gets so many units of something that it did not order."""
 
@@ -100,7 +101,7 @@ class ChainDays:
     def _night(self, as_of: date) -> None:
         self.engine.save()
         if as_of.day % 10 == 0:  # as its keepers would: every commit is a small file
-            for kept in (BRONZE_EVENTS, STOCK_MOVEMENTS, ORDER_STATUS, SHIPMENT_EVENTS, INGEST_BATCHES, ORDER_OUTBOX):
+            for kept in KEPT:
                 self.tables.handle(kept).optimize.compact()
         self._expiry.expire(self.now)
         version = f"f-{as_of:%Y%m%d}"
