@@ -17,6 +17,7 @@ import psutil
 
 from pipelines.operations import broker
 from pipelines.operations.settings import Settings
+from tests.short_spark import SHORT_LIVED
 from tests.stub_supplier import SECRET
 
 ROOT = Path(__file__).parents[2]
@@ -24,10 +25,8 @@ SPARK = (
     "--master local[2] --driver-memory 900m --conf spark.ui.enabled=false --conf spark.sql.shuffle.partitions=2"
     " --conf spark.default.parallelism=2 --conf spark.sql.codegen.wholeStage=false"
     " --conf spark.sql.adaptive.enabled=false"
-    " --driver-java-options '-Dderby.system.home=/tmp -Dlog4j2.level=warn -XX:TieredStopAtLevel=1 -XX:+UseSerialGC'"
-    " pyspark-shell"
+    f" {SHORT_LIVED} pyspark-shell"
 )
-"""A JVM that lives for a quarter of a minute should start fast rather than run fast."""
 JOBS = {
     "live": "live",
     "ingest": "ingest_events",

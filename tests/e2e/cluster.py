@@ -19,14 +19,14 @@ from typing import Any
 import psutil
 import pyspark
 
+from tests.short_spark import JVM
+
 ROOT = Path(__file__).parents[2]
 SPARK_CLASS = Path(pyspark.__file__).parent / "bin" / "spark-class"
 SPARK_SUBMIT = Path(sys.prefix) / "bin" / "spark-submit"
 KEPT_VARIABLES = ("PATH", "HOME", "JAVA_HOME", "LANG", "TZ", "TMPDIR")
 START_SECONDS = 120
 SWIFT = ("--conf", "spark.sql.shuffle.partitions=2", "--conf", "spark.ui.enabled=false")
-SHORT_LIVED = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
-"""For virtual machines that end before a thorough compilation of their code pays."""
 
 
 def bare_environment(**further: str) -> dict[str, str]:
@@ -107,7 +107,7 @@ class Cluster:
             environment["SPARK_CONF_DIR"] = str(folder)
             jars = ",".join(map(str, sorted((ROOT / ".jars" / "spark").glob("*.jar"))))
             options = ["--properties-file", str(ROOT / "conf" / "spark-defaults.conf"), "--jars", jars, *options]
-        machines = ["--driver-java-options", SHORT_LIVED, "--conf", f"spark.executor.extraJavaOptions={SHORT_LIVED}"]
+        machines = ["--driver-java-options", JVM, "--conf", f"spark.executor.extraJavaOptions={JVM}"]
         command = [SPARK_SUBMIT, "--master", self.url, "--py-files", self.wheel, *machines, *SWIFT, *options]
         done = subprocess.run(
             [*map(str, command), str(self.jobs / f"{job}.py"), *arguments],
@@ -147,7 +147,7 @@ def _daemon(cluster: Cluster, name: str, main: str, *arguments: str) -> Iterator
     folder.mkdir(parents=True)
     environment = bare_environment(
         SPARK_DAEMON_MEMORY="256m",
-        SPARK_DAEMON_JAVA_OPTS=SHORT_LIVED,
+        SPARK_DAEMON_JAVA_OPTS=JVM,
         SPARK_WORKER_DIR=str(folder / "work"),
         SPARK_LOCAL_DIRS=str(folder / "local"),
         SPARK_LOG_DIR=str(folder),

@@ -27,6 +27,7 @@ from pipelines.operations.settings import load_settings
 from tests.chain import Events, plant_catalog, plant_policies, send
 from tests.conftest import free_port
 from tests.promql import Expression, parse
+from tests.short_spark import SHORT_LIVED
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy" / "monitoring"
@@ -110,7 +111,7 @@ def run(broker, tmp_path_factory) -> Run:
     arguments += ["--set", f"monitoring.port={port}", "--set", "monitoring.refresh_seconds=0.5"]
     environment = os.environ | {
         "PYTHONFAULTHANDLER": "1",
-        "PYSPARK_SUBMIT_ARGS": "--master local[2] --driver-memory 1g --conf spark.ui.enabled=true "
+        "PYSPARK_SUBMIT_ARGS": f"--master local[2] --driver-memory 1g {SHORT_LIVED} --conf spark.ui.enabled=true "
         f"--conf spark.ui.port={ui} --conf spark.sql.shuffle.partitions=2 pyspark-shell",
     }
     path = folder / "log"

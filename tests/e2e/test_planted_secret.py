@@ -28,6 +28,7 @@ from tests.conftest import free_port
 from tests.reconciler import read_table
 from tests.secret_scan import find
 from tests.secure_broker import secure_broker
+from tests.short_spark import SHORT_LIVED
 from tests.stub_supplier import SECRET as SIGNING_SECRET
 from tests.stub_supplier import supplier_running
 
@@ -116,9 +117,10 @@ def test_planted_secrets_are_found_nowhere(secured, tmp_path):
     plant_policies(tables, series, as_of=date(2026, 2, 1), reorder_point=5_000, order_up_to=5_100)
     port = free_port()
     submit = (
-        f"--master local[2] --driver-memory 1g --conf spark.ui.port={port} --conf spark.eventLog.enabled=true "
-        f"--conf spark.eventLog.dir={events.as_uri()} --conf spark.eventLog.compress=false "
-        "--conf spark.eventLog.rolling.enabled=false --conf spark.sql.shuffle.partitions=2 pyspark-shell"
+        f"--master local[2] --driver-memory 1g {SHORT_LIVED} --conf spark.ui.port={port} "
+        f"--conf spark.eventLog.enabled=true --conf spark.eventLog.dir={events.as_uri()} "
+        "--conf spark.eventLog.compress=false --conf spark.eventLog.rolling.enabled=false "
+        "--conf spark.sql.shuffle.partitions=2 pyspark-shell"
     )
     seen: dict[str, bytes] = {}
     with supplier_running() as supplier:

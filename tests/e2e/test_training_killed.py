@@ -18,11 +18,16 @@ import pytest
 from pipelines.contracts.tables import DAILY_DEMAND, LOCATIONS, PRODUCTS, SOURCING
 from pipelines.io.delta import Tables
 from pipelines.operations.settings import load_settings
+from tests.short_spark import SHORT_LIVED
 
 ROOT = Path(__file__).parents[2]
 YESTERDAY = date(2024, 5, 30)
 TODAY = YESTERDAY + timedelta(days=1)
 SERIES, DAYS, HORIZON = 12, 120, 7
+SPARK = (
+    f"--master local[2] --driver-memory 1g {SHORT_LIVED} --conf spark.ui.enabled=false"
+    " --conf spark.sql.shuffle.partitions=2 --conf spark.default.parallelism=2 pyspark-shell"
+)
 
 
 @pytest.fixture
@@ -56,7 +61,7 @@ def train(settings, as_of: date, failpoint: str = "") -> int:
         process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env={**os.environ, "STOCKCAST_FAILPOINT": failpoint},
+            env={**os.environ, "PYSPARK_SUBMIT_ARGS": SPARK, "STOCKCAST_FAILPOINT": failpoint},
             stdout=log,
             stderr=log,
             start_new_session=True,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from contextlib import suppress
 
+import psutil
 import pyarrow as pa
 import pytest
 
@@ -115,7 +114,9 @@ def test_after_the_broker_was_killed_the_rest_is_published_once(own, monkeypatch
     decide(tables, 1, 5)
     relay = Relay(own, tables)
     assert relay.publish_available() == 5
-    os.kill(embedded.running(own), signal.SIGKILL)
+    broker = psutil.Process(embedded.running(own))
+    broker.kill()
+    broker.wait(60)
     decide(tables, 6, 8)
     embedded.start(own)
     # when it goes on: it publishes, or it ends in time, since its client may wait for ever
