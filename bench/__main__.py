@@ -14,6 +14,7 @@ from bench import (
     accuracy,
     anomalies,
     catch_up,
+    clusters,
     delta_to_delta,
     forecast_report,
     forecasting,
@@ -43,6 +44,7 @@ PARTS = {
     "shipments": (shipments.measure, shipments.section),
     "anomalies": (anomalies.measure, anomalies.section),
     "lateness": (lateness.measure, lateness.section),
+    "clusters": (clusters.measure, clusters.section),
 }
 
 

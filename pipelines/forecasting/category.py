@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
 
 from pipelines.forecasting.series import Floats
+
+LEAST_SERIES = 3
+"""Series of a category in a kind of location; with fewer, a profile of their own would be mostly the series itself."""
 
 
 @dataclass(frozen=True)
@@ -28,19 +31,49 @@ class CategoryProfile:
 
 @dataclass(frozen=True)
 class CategoryProfiles:
-    """Profiles by category; a category without one has that of the whole chain."""
+    """Profiles by category; a category without one has that of the whole chain.
+
+    Attributes:
+        kinds: the cluster of each location, where they are known.
+        of_kind: by cluster and category, over the locations of the cluster alone.
+    """
 
     of: Mapping[str, CategoryProfile] = field(default_factory=dict)
     overall: CategoryProfile = field(default_factory=CategoryProfile)
+    kinds: Mapping[str, int] = field(default_factory=dict)
+    of_kind: Mapping[tuple[int, str], CategoryProfile] = field(default_factory=dict)
+
+    def at(self, location_id: str, category: str) -> CategoryProfile:
+        """That of the locations of its kind; else, where nothing is known of it, of all locations."""
+        kind = self.kinds.get(location_id)
+        own = None if kind is None else self.of_kind.get((kind, category))
+        return self[category] if own is None else own
 
     def __getitem__(self, category: str) -> CategoryProfile:
         return self.of.get(category, self.overall)
 
 
-def category_profiles(statistics: pd.DataFrame) -> CategoryProfiles:
-    """Profiles from `frames.category_statistics`; the chain's is its categories' mean, weighted by days."""
+def category_profiles(statistics: pd.DataFrame, kinds: Mapping[str, int] | None = None) -> CategoryProfiles:
+    """Profiles from `frames.category_statistics`; the chain's is its categories' mean, weighted by days.
+
+    Args:
+        kinds: as given to the statistics, where they were made by kind of location as well.
+    """
     if statistics.empty:
         return CategoryProfiles()
+    if "kind" not in statistics:
+        return _everywhere(statistics)
+    own = statistics[statistics["kind"].notna() & (statistics["series"] >= LEAST_SERIES)]
+    profiles = {
+        (int(kind), category): profile
+        for kind in own["kind"].unique().tolist()
+        for category, profile in _everywhere(own[own["kind"] == kind]).of.items()
+    }
+    found = _everywhere(statistics[statistics["kind"].isna()])
+    return replace(found, kinds=dict(kinds or {}), of_kind=profiles)
+
+
+def _everywhere(statistics: pd.DataFrame) -> CategoryProfiles:
     rows = statistics.set_index("category")
     units = rows[[f"units_{day}" for day in range(7)]].to_numpy(float)
     days = rows[[f"days_{day}" for day in range(7)]].to_numpy(float)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from datetime import date, datetime, timedelta
 
 from pyspark.sql import Column, DataFrame
@@ -119,12 +120,18 @@ def series_rows(
     )
 
 
-def category_statistics(daily: DataFrame, products: DataFrame, first: date) -> DataFrame:
-    """What the series of each category sold since `first`, on days with stock.
+def category_statistics(
+    daily: DataFrame, products: DataFrame, first: date, kinds: Mapping[str, int] | None = None
+) -> DataFrame:
+    """What the series of each category sold since `first`, on days with stock: everywhere, and by kind of location.
+
+    Args:
+        kinds: the cluster of each location; None or empty: nothing by kind.
 
     Returns:
-        category, level (median of its series' means), dispersion (variance over mean, pooled over the series),
-        and units_0 to units_6 and days_0 to days_6: units and series-days on Monday to Sunday.
+        kind (null: everywhere), category, series (how many), level (median of their means), dispersion (variance over
+        mean, pooled over the series), and units_0 to units_6 and days_0 to days_6: units and series-days on Monday to
+        Sunday.
     """
     weekdays = range(7)
     sums = [
@@ -137,13 +144,18 @@ def category_statistics(daily: DataFrame, products: DataFrame, first: date) -> D
     ]
     names = [f"{what}_{day}" for what in ("units", "days") for day in weekdays]
     in_stock = F.coalesce("in_stock_fraction", F.lit(1.0)) > 0
+    of_location = daily.sparkSession.createDataFrame(list((kinds or {}).items()), "location_id string, kind long")
+    everywhere_and_own = F.array_distinct(F.array(F.lit(None).cast("long"), "kind"))
     return (
         daily.where((F.col("date") >= F.lit(first)) & in_stock)
         .groupBy("location_id", "sku")
         .agg(F.avg("demand").alias("mean"), F.var_pop("demand").alias("variance"), *sums)
         .join(F.broadcast(products.select("sku", "category")), on="sku", how="left")
-        .groupBy(F.coalesce("category", F.lit(UNKNOWN)).alias("category"))
+        .join(F.broadcast(of_location), on="location_id", how="left")
+        .withColumn("kind", F.explode(everywhere_and_own))
+        .groupBy("kind", F.coalesce("category", F.lit(UNKNOWN)).alias("category"))
         .agg(
+            F.count_if(F.col("mean").isNotNull()).alias("series"),
             F.percentile_approx("mean", 0.5).alias("level"),
             (F.sum("variance") / F.nullif(F.sum("mean"), F.lit(0.0))).alias("dispersion"),
             *(F.coalesce(F.sum(name), F.lit(0.0)).alias(name) for name in names),

@@ -38,6 +38,7 @@ from pipelines.forecasting.selection import Competition, competition
 from pipelines.forecasting.trained import TRAINED_SERIES, FinishPlan
 from pipelines.io import published
 from pipelines.io.delta import Tables, spark_schema
+from pipelines.network.kinds import location_kinds
 from pipelines.operations.settings import ForecastSettings
 
 log = logging.getLogger("stockcast.forecasting")
@@ -89,7 +90,7 @@ def train_series(
     try:
         total = requested.count()
         series = _series(forecast, tables, inputs, as_of, requested)
-        plan = _plan(forecast, inputs, as_of, series)
+        plan = _plan(forecast, tables, inputs, as_of, series)
         log.info("training %d series up to %s with %s", total, as_of, ", ".join(plan.contest.names))
         cores = spark.sparkContext.defaultParallelism
         partitions = max(1, min(-(-total // SMALLEST_PARTITION), PARTITIONS_PER_CORE * cores))
@@ -131,7 +132,7 @@ def _series(forecast: ForecastSettings, tables: Tables, inputs: Inputs, as_of: d
 # What executors are told ------------------------------------------------------------------------------
 
 
-def _plan(forecast: ForecastSettings, inputs: Inputs, as_of: date, series: DataFrame) -> FitPlan:
+def _plan(forecast: ForecastSettings, tables: Tables, inputs: Inputs, as_of: date, series: DataFrame) -> FitPlan:
     intraday = _intraday(forecast, inputs, as_of)
     censoring = Censoring(forecast.censoring, forecast.censoring_floor, intraday)
     task = Task(
@@ -142,8 +143,8 @@ def _plan(forecast: ForecastSettings, inputs: Inputs, as_of: date, series: DataF
         forecast.backtest_spacing_days,
     )
     origins = task.origins(as_of)
-    profiles = _profiles(forecast, inputs, as_of)
-    earlier = {origins[0]: _profiles(forecast, inputs, origins[0]), as_of: profiles}
+    profiles = _profiles(forecast, tables, inputs, as_of)
+    earlier = {origins[0]: _profiles(forecast, tables, inputs, origins[0]), as_of: profiles}
     options = EngineOptions(forecast, profiles, earlier=earlier)
     contest = competition(forecast, options)
     if any(getattr(engine, "uses_pools", False) for engine in contest.engines.values()):
@@ -166,9 +167,11 @@ def _plan(forecast: ForecastSettings, inputs: Inputs, as_of: date, series: DataF
     )
 
 
-def _profiles(forecast: ForecastSettings, inputs: Inputs, as_of: date) -> CategoryProfiles:
+def _profiles(forecast: ForecastSettings, tables: Tables, inputs: Inputs, as_of: date) -> CategoryProfiles:
     first = as_of - timedelta(days=7 * forecast.profile_weeks - 1)
-    return category_profiles(frames.category_statistics(inputs.until(as_of), inputs.products, first).toPandas())
+    kinds = location_kinds(tables, as_of)
+    statistics = frames.category_statistics(inputs.until(as_of), inputs.products, first, kinds)
+    return category_profiles(statistics.toPandas(), kinds)
 
 
 def _intraday(forecast: ForecastSettings, inputs: Inputs, as_of: date) -> IntradayProfiles:

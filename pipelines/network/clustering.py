@@ -29,6 +29,7 @@ from pipelines.inventory.planning_inputs import lead_time_records
 from pipelines.io.delta import Tables
 from pipelines.io.ownership import ownership
 from pipelines.network.clusters import Clustering, Labels, cluster, keep_labels
+from pipelines.network.kinds import LOCATION
 from pipelines.network.profiles import (
     LOCATION_FEATURES,
     SUPPLIER_FEATURES,
@@ -41,7 +42,7 @@ from pipelines.operations.settings import Settings
 
 log = logging.getLogger("stockcast.network")
 
-SUPPLIER, LOCATION = "supplier", "location"
+SUPPLIER = "supplier"
 LOOK_BACK_DAYS = 365
 
 

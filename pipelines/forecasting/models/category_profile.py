@@ -28,7 +28,8 @@ class CategoryProfileModel:
     Level: the mean of the known days of the last eight weeks; with n < 14 such days, n/14 of it and the
     rest of the category's level. Weekday index: the series' own, plus two days of the category's per
     weekday. Variance: the mean times a dispersion, the series' own weighted by its days against two weeks of
-    the category's. A series without any history is its category's median series.
+    the category's. A series without any history is its category's median series. The category is taken over the
+    locations of its location's kind (`gold/network_clusters`), where that is known.
     """
 
     options: EngineOptions
@@ -38,7 +39,8 @@ class CategoryProfileModel:
         """See `Engine.fit_forecast`."""
         recent = batch.demand[:, -RECENT_DAYS:]
         weekday = _weekdays(batch.dates[-RECENT_DAYS:])
-        fitted = [_fit(recent[row], weekday, self.options.profiles[batch.category[row]]) for row in range(len(batch))]
+        series = zip(recent, batch.location_id, batch.category, strict=True)
+        fitted = [_fit(demand, weekday, self.options.profiles.at(*names)) for demand, *names in series]
         first = np.datetime64(batch.end, "D") + 1
         level, index, dispersion = (np.array([item[part] for item in fitted]) for part in range(3))
         yhat, quantiles = _forecast(
