@@ -222,3 +222,13 @@ def test_a_forgotten_window_is_read_again() -> None:
     ledger.lines.append(line(2))
 
     assert kept.add([line(2)]) == whole(ledger.lines)
+
+
+def test_a_sale_that_its_own_batch_takes_back_is_not_added() -> None:
+    """Given the newest sale of all and its correction in one batch, as after a restart."""
+    ledger = Ledger()
+    kept = Kept(ledger.fill)
+    ledger.lines = [line(0)]
+    kept.add([line(0)])
+
+    assert kept.add([line(1)], stale=(1,)) == whole(ledger.lines)

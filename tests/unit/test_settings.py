@@ -81,6 +81,14 @@ def test_what_else_is_refused(arguments):
     assert refused(**arguments)
 
 
+@pytest.mark.parametrize("lengths", ["[90]", "[60]", "[120,120]", "[10140]", "[-120]", "[0]"])
+def test_sliding_windows_that_are_not_made_of_tumbling_ones_are_refused(lengths):
+    assert load_settings(overrides=["totals.sliding_minutes=[120,10080]"]).totals.sliding_minutes == (120, 10080)
+    assert "expected different multiples of window_minutes (60)" in refused(
+        overrides=[f"totals.sliding_minutes={lengths}"]
+    )
+
+
 def test_settings_cannot_be_changed():
     with pytest.raises(Exception, match="frozen"):
         load_settings(environment={}).home = "elsewhere"
