@@ -3,8 +3,9 @@
 - *Batch time*: at a steady rate the next batch begins when the last one ends, so the time from one finished batch to
   the next is the time that a batch takes. Its median in the last minutes of the run is compared with that in the first
   ones, both after the warm-up of the process that worked then.
-- *Memory* of the live job's Python and of its JVM is compared at the same ages of two lives: in the first window and
-  in the last one. Both lives have begun with a restart on tables that hold events: reading them takes memory once
+- *Memory* of the live job's Python and of its JVM is compared at the same ages of two lives: that of the first window
+  and that of the last one. A heap is filled up to its limit before it is cleaned for good, which takes minutes. Both
+  lives have begun with a restart on tables that hold events: reading them takes memory once
   (some 110 MiB) that a start on an empty home does not. An event id that is remembered takes 24 bytes by design (twice
   that while runs are merged), and what the run itself adds of them is allowed. The broker lives through all of it: its
   last third against its second.
@@ -59,6 +60,17 @@ class Plan:
     def last(self) -> tuple[float, float]:
         """The last one."""
         return self.total - self.window, self.total
+
+    @property
+    def early_life(self) -> tuple[float, float]:
+        """When the process that worked in the first stretch was as old as the one of the last stretch is there; the
+        first stretch, where it did not live long enough for half of that."""
+        starts = [0.0, *(at for at, _ in self.restarts)]
+        life, last_life = (max(start for start in starts if start <= stretch[0]) for stretch in (self.first, self.last))
+        end = min((start for start in starts if start > life), default=self.total)
+        begin = life + self.last[0] - last_life
+        stretch = begin, min(begin + self.window, end)
+        return stretch if stretch[1] - stretch[0] >= self.window / 2 else self.first
 
 
 @dataclass(frozen=True)
@@ -123,9 +135,10 @@ def _batch_time(plan: Plan, done: Sequence[Batch]) -> Row:
 
 
 def _memory(plan: Plan, samples: Sequence[Sample], rate: float) -> Iterator[Row]:
-    remembered = REMEMBERED_BYTES * rate * (plan.last[0] - plan.first[0])
+    early_life = plan.early_life
+    remembered = REMEMBERED_BYTES * rate * (plan.last[0] - early_life[0])
     for role in MEMORY:
-        windows = thirds(plan)[1:] if role == "broker" else (plan.first, plan.last)
+        windows = thirds(plan)[1:] if role == "broker" else (early_life, plan.last)
         early, late = (_median(samples, window, _memory_of(role)) for window in windows)
         more = MEMORY_MORE + (remembered if role == "python" else 0)
         yield Row(f"memory, {role}", early / 2**20, late / 2**20, (MEMORY_FACTOR * early + more) / 2**20, "MiB")

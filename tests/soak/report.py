@@ -24,6 +24,7 @@ def section(report: Report, command: str) -> str:
     adds_up = "every rule holds" if not report.violations else "; ".join(report.violations)
     shown = [row for row in report.rows if not row.passed or not _of_table(row) or row.name.endswith(TABLES_SHOWN)]
     hidden = len(report.rows) - len(shown)
+    early = " to ".join(f"{at:.0f}" for at in plan.early_life)
     return f"""
 ## Soak: {plan.total / 60:g} minutes at {report.rate:,.0f} events/s, with restarts
 
@@ -35,11 +36,12 @@ Restarts of the live job: {restarts or "none"}. At rest, reconciled by the crash
 {_lines(shown)}
 
 {hidden} more figures, of other tables' files and log entries, are within their limits too. Early and late: batch time
-and the live job's memory in the first and the last {plan.window / 60:.3g} minutes, {plan.warm_up:.0f} s of warm-up of
-the process apart; all else in the second and the last third of the run. Limits: {judge.BATCH_FACTOR:g} times the early
-batch time; {judge.MEMORY_FACTOR:g} times the early memory and {judge.MEMORY_MORE // 2**20} MiB, and for Python
-{judge.REMEMBERED_BYTES} bytes for each event id that was remembered in between; {judge.DISK_FACTOR:g} times the early
-bytes for each event; {judge.FILES_FACTOR:g} times the files and {judge.FILES_MORE}. Replaced files and log entries were
+in the first and the last {plan.window / 60:.3g} minutes, {plan.warm_up:.0f} s of warm-up of the process apart; the live
+job's memory in the last ones, and when its first life was as old ({early} s); all else in the second
+and the last third of the run. Limits: {judge.BATCH_FACTOR:g} times the early batch time; {judge.MEMORY_FACTOR:g} times
+the early memory and {judge.MEMORY_MORE // 2**20} MiB, and for Python {judge.REMEMBERED_BYTES} bytes for each event id
+that was remembered in between; {judge.DISK_FACTOR:g} times the early bytes for each event; {judge.FILES_FACTOR:g} times
+the files and {judge.FILES_MORE}. Replaced files and log entries were
 kept for {_keep(report):g} minutes.
 
 {_stretches(report)}
