@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from pipelines.contracts.tables import INVENTORY_POLICIES, INVENTORY_POSITIONS, ORDERS
-from pipelines.inventory.stockout import demand_between, expected_lost_units, stockout_probability
+from pipelines.inventory.stockout import demand_between, expected_lost_units
 from pipelines.io.delta import Tables
 from pipelines.io.published import POLICIES, in_force
 
@@ -54,10 +54,6 @@ class Waiting:
     def lost_units(self, until: datetime, more: int = 0) -> float:
         """Units missed until then, with so many more on hand."""
         return expected_lost_units(self.on_hand + more, *self.demand(until))
-
-    def in_stock_until(self, until: datetime, more: int = 0) -> float:
-        """Chance that nothing is missed until then."""
-        return 1.0 - stockout_probability(self.on_hand + more, *self.demand(until))
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,9 @@ def _show(page: Page, shipment_id: str, options: list[dict[str, Any]]) -> None:
         parts.heading("Send it another way?", 2)
         parts.text(f"Shipment {shipment_id}", "strong")
         if not options:
-            parts.text("No other way would save anything.", "soft small")
+            parts.text(
+                "No other way that would save anything is known; new ones are told of as an alert.", "soft small"
+            )
             parts.button("Close", dialog.close)
             _open(dialog)
             return
