@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 import pyarrow.compute as pc
 
-from pipelines.contracts.alerts import CRITICAL, HIGH, Alert
+from pipelines.contracts.alerts import CRITICAL, HIGH, LOW, Alert
 from pipelines.contracts.identifiers import identifier
 from pipelines.contracts.tables import SHIPMENTS
 from pipelines.ingestion.times import as_microseconds, format_time
@@ -26,6 +26,9 @@ from pipelines.shipments.stakes import SIBLINGS, Row, Stake, Waiting, stake, who
 from pipelines.shipments.tracking import CREATED, TERMINAL
 
 ACTOR = "shipments"
+
+NO_LOSS = 0.05
+"""Units: a delay that costs less is told of as low."""
 
 _SETTLED = TERMINAL | {None}
 
@@ -249,7 +252,7 @@ def _alert(row: Row, stakes: list[Stake], offers: list[Row], now: datetime, *, t
     )
     return Alert(
         kind="late_shipment",
-        severity=CRITICAL if lost >= 1 else HIGH,
+        severity=CRITICAL if lost >= 1 else LOW if stakes and lost < NO_LOSS else HIGH,
         subject=row["shipment_id"],
         message=message,
         event_time=row["state_time"],

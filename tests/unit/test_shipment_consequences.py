@@ -115,6 +115,19 @@ def test_people_are_told_what_is_at_stake_and_who_could_help(chain, heard):
     assert len({one.alert_id for one in heard["alerts"]}) == 1
 
 
+def test_a_delay_that_costs_nothing_is_told_of_as_low(chain, heard):
+    # given a shelf that lasts for a month
+    row = {"location_id": "s-1", "sku": "tea", "on_hand": 200, "sequence": 2}
+    chain.overwrite(INVENTORY_POSITIONS, pa.Table.from_pylist([row], schema=INVENTORY_POSITIONS.schema))
+    tracker = tracker_of(chain, heard)
+    arrive(chain, 1, "departed", PROMISED)
+    arrive(chain, 2, "exception", PROMISED + timedelta(days=3))
+    tracker.catch_up()
+    tracker.save()
+    (alert,) = heard["alerts"]
+    assert (alert.severity, alert.details["lost_units"]) == ("low", 0.0)
+
+
 def lost(on_hand: int, a_day: float, start: datetime, end: datetime) -> float:
     """E[(D - on hand)+] of a negative binomial with the plan's mean and, days independent but for the presumed tenth,
     its variance: by summing up."""
