@@ -148,6 +148,18 @@ def demand(events: list[Event], step: timedelta) -> Iterator[dict[str, Any]]:
             start += step
 
 
+def _measured(groups: dict[Any, list[Event]]) -> dict[Any, tuple[int, int, Decimal]]:
+    """Orders, units, revenue of the sales of each group."""
+    return {
+        key: (
+            len({(row["location_id"], row.get("ticket_id") or ("alone", row["event_id"])) for row in rows}),
+            sum(row["quantity"] for row in rows),
+            sum(map(cents, rows), Decimal("0.00")),
+        )
+        for key, rows in groups.items()
+    }
+
+
 def totals(events: list[Event], regions: dict[str, str], step: timedelta) -> dict[Any, tuple[int, int, Decimal]]:
     """(scope, window start) -> orders, units, revenue."""
     epoch = at("1970-01-01")
@@ -157,14 +169,7 @@ def totals(events: list[Event], regions: dict[str, str], step: timedelta) -> dic
             start = epoch + (row["event_time"] - epoch) // step * step
             for scope in (regions.get(row["location_id"], "unknown"), "global"):
                 groups[(scope, start)].append(row)
-    return {
-        key: (
-            len({(row["location_id"], row.get("ticket_id") or ("alone", row["event_id"])) for row in rows}),
-            sum(row["quantity"] for row in rows),
-            sum(map(cents, rows), Decimal("0.00")),
-        )
-        for key, rows in groups.items()
-    }
+    return _measured(groups)
 
 
 def window_totals(
@@ -181,14 +186,7 @@ def window_totals(
                 assert start <= row["event_time"] < start + length
                 for scope in (f"location:{row['location_id']}", regions.get(row["location_id"], "unknown"), "global"):
                     groups[(scope, start, start + length)].append(row)
-    return {
-        key: (
-            len({(row["location_id"], row.get("ticket_id") or ("alone", row["event_id"])) for row in rows}),
-            sum(row["quantity"] for row in rows),
-            sum(map(cents, rows), Decimal("0.00")),
-        )
-        for key, rows in groups.items()
-    }
+    return _measured(groups)
 
 
 _KINDS = st.sampled_from(["sale", "receipt", "count", "adjustment", "return", "write_off"])
